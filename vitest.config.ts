@@ -1,0 +1,45 @@
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+const source = (name: string) => fileURLToPath(new URL(`./packages/${name}/src/index.ts`, import.meta.url));
+
+const resolve = {
+  alias: Object.fromEntries(
+    ['core', 'planner', 'runtime-gpu', 'plugin-transformers', 'plugin-openai'].map((name) => [
+      `@cqil/${name}`,
+      source(name),
+    ]),
+  ),
+};
+
+/**
+ * unit: beside the code, needs nothing but the repository.
+ * model: needs the real model (`.cache/models`, brought by `npm run setup:model`) and the built packages.
+ */
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        resolve,
+        test: {
+          name: 'unit',
+          include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.ts'],
+          exclude: ['**/*.model.test.ts', '**/node_modules/**', '**/dist/**'],
+          testTimeout: 60_000,
+          pool: 'forks',
+        },
+      },
+      {
+        resolve,
+        test: {
+          name: 'model',
+          include: ['packages/*/src/**/*.model.test.ts', 'e2e/**/*.model.test.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+          pool: 'forks',
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
