@@ -1,2 +1,3 @@
 export * from './onnx/index.js';
 export * from './source/index.js';
+export * from './anatomy/index.js';
