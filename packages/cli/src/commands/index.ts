@@ -1,0 +1,5 @@
+import type { Command } from '../command.js';
+import { importCommand } from './import.js';
+
+/** All commands, in the order in which a model goes through them. */
+export const commands: readonly Command[] = [importCommand];

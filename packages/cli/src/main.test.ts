@@ -1,0 +1,74 @@
+import { describe, expect, it } from 'vitest';
+import { main } from './main.js';
+
+async function cqil(...argv: string[]) {
+  const written = { stdout: '', stderr: '' };
+  const sink = (name: 'stdout' | 'stderr') => ({
+    write: (text: string) => {
+      written[name] += text;
+    },
+  });
+  const code = await main(argv, { stdout: sink('stdout'), stderr: sink('stderr'), env: {} });
+  return { code, ...written };
+}
+
+describe('the command line', () => {
+  it('shows its commands when asked', async () => {
+    const { code, stdout, stderr } = await cqil('--help');
+    expect(code).toBe(0);
+    expect(stdout).toContain('cqil import <gguf>');
+    expect(stderr).toBe('');
+  });
+
+  it('shows the options of a command', async () => {
+    const { code, stdout } = await cqil('import', '--help');
+    expect(code).toBe(0);
+    expect(stdout).toContain('--dtype');
+  });
+
+  it('tells its version', async () => {
+    const { code, stdout } = await cqil('--version');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  it('asks for a command', async () => {
+    const { code, stdout, stderr } = await cqil();
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toContain('cqil <command>');
+  });
+
+  it('suggests the command that was meant', async () => {
+    const { code, stderr } = await cqil('improt', 'x.gguf');
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/COMMAND_UNKNOWN: .*improt[\s\S]*did you mean cqil import\?/);
+  });
+
+  it('suggests the option that was meant', async () => {
+    const { code, stderr } = await cqil('import', 'x.gguf', '--out', 'y', '--dtpye', 'fp32');
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/OPTION_UNKNOWN: Unknown argument: dtpye[\s\S]*did you mean --dtype\?/);
+  });
+
+  it.each([
+    ['a missing argument', ['import']],
+    ['a missing option', ['import', 'x.gguf']],
+    ['a value that is no choice', ['import', 'x.gguf', '--out', 'y', '--dtype', 'q4']],
+    ['an option given twice', ['import', 'x.gguf', '--out', 'y', '--out', 'z']],
+    ['an option without its value', ['import', 'x.gguf', '--out']],
+    ['an argument too many', ['import', 'x.gguf', 'y.gguf', '--out', 'z']],
+  ])('refuses %s', async (_, argv) => {
+    const { code, stdout, stderr } = await cqil(...argv);
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toMatch(/^[A-Z]+_[A-Z]+: /);
+    expect(stderr).not.toContain('    at ');
+  });
+
+  it('prints one JSON document about a failure with --json', async () => {
+    const { code, stdout } = await cqil('nonsense', '--json');
+    expect(code).toBe(2);
+    expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'COMMAND_UNKNOWN', found: 'nonsense' } });
+  });
+});

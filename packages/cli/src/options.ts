@@ -1,0 +1,67 @@
+import { UsageError } from '@cqil/core';
+import type { Argv } from 'yargs';
+
+/** `value` as a whole number of at least `min`; yargs hands over NaN and arrays without a word. */
+export function wholeNumber(option: string, min = 0): (value: unknown) => number | undefined {
+  return (value) => {
+    if (value === undefined) return undefined;
+    const text = typeof value === 'string' || typeof value === 'number' ? String(value).trim() : '';
+    const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (Number.isSafeInteger(number) && number >= min) return number;
+    throw new UsageError('OPTION_INVALID', `--${option} is not a number it can use.`, {
+      expected: `a whole number of at least ${min}`,
+      found: JSON.stringify(value) ?? 'nothing',
+      hint: `write it as --${option} ${Math.max(min, 1)}`,
+    });
+  };
+}
+
+/** `value` as a number between `min` and `max`. */
+export function fraction(option: string, min: number, max: number): (value: unknown) => number | undefined {
+  return (value) => {
+    if (value === undefined) return undefined;
+    const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : Number.NaN;
+    if (number >= min && number <= max) return number;
+    throw new UsageError('OPTION_INVALID', `--${option} is not a number it can use.`, {
+      expected: `a number from ${min} to ${max}`,
+      found: JSON.stringify(value) ?? 'nothing',
+      hint: `write it as --${option} ${max}`,
+    });
+  };
+}
+
+/** `value` as one text: an option given twice, or given without a value, is refused. */
+export function oneText(option: string): (value: unknown) => string {
+  return (value) => {
+    if (typeof value === 'string' && value !== '') return value;
+    // yargs asks for a missing option itself.
+    if (value === undefined) return value as unknown as string;
+    throw new UsageError('OPTION_INVALID', `--${option} takes one value.`, {
+      expected: `--${option} once, with a value`,
+      found: Array.isArray(value) ? `${value.length} values` : 'no value',
+      hint: 'leave one',
+    });
+  };
+}
+
+export function withModel<T>(yargs: Argv<T>) {
+  return yargs.positional('model', {
+    type: 'string',
+    demandOption: true,
+    describe: 'a model folder, or an .onnx file',
+    coerce: oneText('model'),
+  });
+}
+
+export function withDtype<T>(yargs: Argv<T>) {
+  return yargs.option('dtype', {
+    type: 'string',
+    describe:
+      'which graph of a folder with several: fp32, fp16, q8, q4, q4f16, …; default: as Transformers.js',
+    coerce: oneText('dtype'),
+  });
+}
+
+export function withOut<T>(yargs: Argv<T>, describe: string) {
+  return yargs.option('out', { type: 'string', demandOption: true, describe, coerce: oneText('out') });
+}
