@@ -1,1 +1,4 @@
-export {};
+export { type FailedNode, InferenceError } from './errors.js';
+export * from './generate/index.js';
+export * from './session/index.js';
+export * from './tensor/index.js';

@@ -1,0 +1,25 @@
+import { CqilError, type CqilErrorDetails } from '@cqil/core';
+
+/** The node of a graph that an error came from, as ONNX Runtime names it. */
+export interface FailedNode {
+  readonly opType: string;
+  readonly name: string;
+}
+
+/**
+ * A model that ONNX Runtime could not load or run, or a wrong use of a session.
+ *
+ * Codes: `MODEL_NOT_FOUND`, `MODEL_LOAD_FAILED`, `PROVIDER_UNAVAILABLE`, `RUN_FAILED`, `INPUT_MISSING`,
+ * `INPUT_UNKNOWN`, `INPUT_TYPE`, `INPUT_SHAPE`, `OUTPUT_UNKNOWN`, `OUTPUT_TYPE`, `SESSION_DISPOSED`,
+ * `NOT_A_DECODER`, `TOKENS_INVALID`, `CACHE_MISMATCH`, `PADDING_UNSUPPORTED`, `SAMPLING_INVALID`.
+ */
+export class InferenceError extends CqilError {
+  override readonly name = 'InferenceError';
+  /** Set when ONNX Runtime named the node that failed. */
+  readonly node: FailedNode | undefined;
+
+  constructor(code: string, message: string, details: CqilErrorDetails & { node?: FailedNode } = {}) {
+    super(code, message, details);
+    this.node = details.node;
+  }
+}
