@@ -35,9 +35,31 @@ export class CqilError extends Error {
   }
 }
 
+/** What a `PlanError` carries on top: where in the document the fault lies. */
+export interface PlanErrorDetails extends CqilErrorDetails {
+  /** The offending field: `groups[1].layers[0]`; for a parameter of a planning function, its name. */
+  readonly path?: string;
+}
+
 /** A plan document that is not well-formed, or does not fit what it is used on. */
 export class PlanError extends CqilError {
   override readonly name = 'PlanError';
+  /** The offending field (`groups[1].layers[0]`), or undefined where the fault has no single place. */
+  readonly path: string | undefined;
+
+  constructor(code: string, message: string, details: PlanErrorDetails = {}) {
+    super(
+      code,
+      details.path === undefined || details.path === '' ? message : `${details.path}: ${message}`,
+      details,
+    );
+    this.path = details.path;
+  }
+}
+
+/** Activations or matrices that no metric can be computed from: wrong shape, not finite, none at all. */
+export class MetricError extends CqilError {
+  override readonly name = 'MetricError';
 }
 
 /** A model file or folder that cannot be read: truncated, corrupt, unsafe or of an unsupported kind. */

@@ -1,3 +1,5 @@
 export * from './errors.js';
-export type { Bypass, GroupForm, Plan, PlanGroup, PlanProvenance } from './plan/types.js';
+export * from './grouping/index.js';
+export * from './plan/index.js';
 export type { OnProgress, Progress } from './progress.js';
+export * from './similarity/index.js';
