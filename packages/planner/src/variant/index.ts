@@ -1,0 +1,1 @@
+export { openVariant, withVariant } from './open.js';
