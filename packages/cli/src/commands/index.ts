@@ -1,5 +1,6 @@
 import type { Command } from '../command.js';
+import { fetchCommand } from './fetch.js';
 import { importCommand } from './import.js';
 
 /** All commands, in the order in which a model goes through them. */
-export const commands: readonly Command[] = [importCommand];
+export const commands: readonly Command[] = [fetchCommand, importCommand];

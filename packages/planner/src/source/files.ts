@@ -57,6 +57,10 @@ export function posixRelative(root: string, file: string): string {
 const WEIGHTS =
   /\.(onnx|ort|gguf|ggml|safetensors|pt|pth|ckpt|h5|msgpack|tflite|mlmodel|npz)$|\.onnx[._]data(_\d+)?$|\.onnx\.part$|^(pytorch_model|tf_model|flax_model|training_args|optimizer)\b.*\.(bin|h5|msgpack)$|^[^.]*\.(data|weights)$|\.(safetensors|bin)\.index\.json$/i;
 
+export function isWeights(fileName: string): boolean {
+  return WEIGHTS.test(fileName);
+}
+
 /** Depth below the model's folder at which we stop looking; a model's own files are one or two folders deep. */
 const MAX_DEPTH = 4;
 
@@ -77,7 +81,7 @@ export async function listSideFiles(root: string): Promise<string[]> {
       const path = join(folder, name);
       const kind = await kindOf(path);
       if (kind === 'folder') await walk(path, depth + 1);
-      else if (kind === 'file' && !WEIGHTS.test(name)) found.push(posixRelative(root, path));
+      else if (kind === 'file' && !isWeights(name)) found.push(posixRelative(root, path));
     }
   };
   await walk(root, 0);
