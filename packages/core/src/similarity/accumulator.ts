@@ -364,8 +364,8 @@ function summarise(sums: Sums, points: number, ckaBatch: number): Similarity {
         : matrix((i, j) => {
             if (i === j) return 1;
             if (deviation[i] === 0 || deviation[j] === 0) return 0;
-            // Two divisions: the product of two tiny deviations could underflow.
-            const value = sums.hsic[upper(i, j)]! / deviation[i]! / deviation[j]!;
+            // Two divisions, for the product of two tiny deviations could underflow; in one order for [i][j] and [j][i].
+            const value = sums.hsic[upper(i, j)]! / deviation[Math.min(i, j)]! / deviation[Math.max(i, j)]!;
             return Math.max(-1, Math.min(1, value));
           }),
     blockInfluence: Array.from({ length: points - 1 }, (_, i) => 1 - cosine[i]![i + 1]!),
