@@ -1,2 +1,3 @@
 export { openSession } from './open.js';
+export { keepQuiet } from './telemetry.js';
 export type { ProviderName, Session, SessionOptions, ValueInfo } from './types.js';

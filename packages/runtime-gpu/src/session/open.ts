@@ -6,6 +6,7 @@ import type { ElementType, TensorValue } from '../tensor/types.js';
 import { checkFeeds, checkFetches } from './checks.js';
 import { loadError, runError } from './ort-errors.js';
 import { fromOrt, toOrt } from './ort-tensor.js';
+import { keepQuiet } from './telemetry.js';
 import type { Session, SessionOptions, ValueInfo } from './types.js';
 
 /**
@@ -27,6 +28,7 @@ export async function openSession(
   const label = typeof model === 'string' ? model : 'model in memory';
   if (typeof model === 'string') await requireFile(model);
   const settings = ortOptions(options);
+  keepQuiet();
   try {
     const session =
       typeof model === 'string'
