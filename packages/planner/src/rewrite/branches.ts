@@ -1,0 +1,276 @@
+import {
+  AnatomyError,
+  effectiveBypass,
+  type Plan,
+  type PlanGroup,
+  stringifyPlan,
+  validatePlan,
+} from '@cqil/core';
+import { SKIP_NORMS } from '../anatomy/dataflow.js';
+import { type Anatomy, analyze, type BranchAnatomy, type LayerAnatomy } from '../anatomy/index.js';
+import {
+  type AttributeValue,
+  floatAttribute,
+  type Model,
+  makeNode,
+  type Node,
+  nodeInputs,
+} from '../onnx/index.js';
+import { cloneNode } from '../onnx/model.js';
+import { GraphEdit } from './graph-edit.js';
+
+/** Under which key a model's plan stands in its ONNX metadata. */
+export const PLAN_METADATA_KEY = 'cqil.plan';
+
+export interface RewriteResult {
+  readonly model: Model;
+  /** What the user should know, a sentence each: for example that a bypass does not exist in this model. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Rewrites a decoder graph by a plan, in the `branches` form: all layers of a group read the group's input x,
+ * and one sum joins them,
+ *
+ *     f_j = x + a_j + Σ a_k   over the layers k that the bypass reaches
+ *     y   = x + Σ_j (a_j + m_j)
+ *
+ * with a_j the attention's and m_j the FFN's contribution of layer j (CQIL, arXiv 2404.06709; `'full'` is Layer
+ * Parallelism, arXiv 2502.02790). The bypass reaches what the FFN reads, never the residual a second time.
+ *
+ * Requires: a graph that `analyze` understands. Ensures: the same inputs and outputs in the same order, the same
+ * weights; nodes of the new joints are named `/cqil/group.<i>/…`. The given model is not changed. A plan without
+ * groups gives back the same graph.
+ *
+ * @throws PlanError when the plan does not fit the model; AnatomyError when the graph is not understood
+ */
+export function rewriteBranches(source: Model, plan: Plan): RewriteResult {
+  const model = source.clone();
+  // Analysed after cloning, so that the nodes it names are the ones to be changed.
+  const anatomy = analyze(model);
+  checkPlan(plan, anatomy);
+  model.setMetadata(PLAN_METADATA_KEY, stringifyPlan(plan));
+  if (plan.groups.length === 0) return { model, notes: [] };
+
+  const edit = new GraphEdit(model.graph);
+  const names = new Names(model);
+  for (const [index, group] of plan.groups.entries()) {
+    const layers = group.layers.map((layer) => anatomy.layers[layer] as LayerAnatomy);
+    new GroupRewrite(edit, names, `/cqil/group.${index}`, layers, group).run();
+  }
+  if (!edit.apply()) throw waitingForEachOther(plan);
+  return { model, notes: notesOn(plan, anatomy) };
+}
+
+/** @throws PlanError */
+function checkPlan(plan: Plan, anatomy: Anatomy): void {
+  const notGroupable = new Map<number, string>();
+  for (const { index, ungroupable } of anatomy.layers) {
+    if (ungroupable !== undefined) notGroupable.set(index, ungroupable);
+  }
+  for (const { layers, bypass } of plan.groups) {
+    const first = layers[0] as number;
+    if (bypass === 'full' && anatomy.layers[first]?.kind === 'ffn-only') {
+      notGroupable.set(
+        first,
+        'it has no attention, and a group with bypass "full" cannot begin with such a layer',
+      );
+    }
+  }
+  validatePlan(plan, { layers: anatomy.layers.length, forms: ['branches'], notGroupable });
+}
+
+function notesOn(plan: Plan, anatomy: Anatomy): string[] {
+  return plan.groups.flatMap((group) => {
+    const kinds = new Set(group.layers.map((layer) => (anatomy.layers[layer] as LayerAnatomy).kind));
+    if (kinds.size !== 1 || !kinds.has('parallel') || group.bypass === 0) return [];
+    const [first, last] = [group.layers[0], group.layers.at(-1)];
+    return [
+      `Layers ${first} to ${last} compute attention and FFN from the same input, so no bypass exists there: ` +
+        `bypass ${JSON.stringify(group.bypass)} means the same as 0.`,
+    ];
+  });
+}
+
+function waitingForEachOther(plan: Plan): AnatomyError {
+  const full = plan.groups.find((group) => group.bypass === 'full');
+  return new AnatomyError('REWRITE_CYCLE', 'The rewritten layers would wait for each other.', {
+    expected: 'attention that does not depend on an FFN of its own group',
+    found: full === undefined ? 'a cycle' : `a cycle; layers ${full.layers.join(', ')} have bypass "full"`,
+    hint: 'Use a numeric bypass for this model.',
+  });
+}
+
+/** Value and node names that the graph does not have yet. */
+class Names {
+  readonly #taken: Set<string>;
+  constructor(model: Model) {
+    this.#taken = new Set([
+      ...model.graph.nodes.flatMap((node) => [node.name, ...node.output, ...nodeInputs(node)]),
+      ...model.graph.initializers.keys(),
+    ]);
+  }
+  fresh(wanted: string): string {
+    let name = wanted;
+    for (let i = 1; this.#taken.has(name); i++) name = `${wanted}_${i}`;
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+class GroupRewrite {
+  /** The group's input, which all branches read. */
+  readonly #x: string;
+
+  constructor(
+    readonly edit: GraphEdit,
+    readonly names: Names,
+    readonly prefix: string,
+    readonly layers: readonly LayerAnatomy[],
+    readonly group: PlanGroup,
+  ) {
+    this.#x = (layers[0] as LayerAnatomy).input;
+  }
+
+  run(): void {
+    const attention = this.layers.map((layer) => this.#contribution(layer, layer.attention, 'attention'));
+    const ffn = this.layers.map((layer) => this.#contribution(layer, layer.ffn, 'ffn'));
+    this.#ffnInputs(attention);
+    this.#joinOutput(this.layers.flatMap((_, j) => [attention[j], ffn[j]]).filter((v) => v !== undefined));
+  }
+
+  /**
+   * What a step adds to the stream, as one value. The sum is made just before the old residual sum stood, whose
+   * place all that joins the branches takes.
+   */
+  #contribution(layer: LayerAnatomy, branch: BranchAnatomy | undefined, part: string): string | undefined {
+    if (branch === undefined) return undefined;
+    return this.#sum(branch.add.contributions, `layer.${layer.index}/${part}`, branch.add.node);
+  }
+
+  /** What each FFN reads: x, and the attention outputs that the bypass lets through. */
+  #ffnInputs(attention: readonly (string | undefined)[]): void {
+    const bypass = effectiveBypass(this.group);
+    const everything = bypass === 'full' ? attention.filter((value) => value !== undefined) : [];
+    const shared = new Map<string, string>();
+    for (const [j, layer] of this.layers.entries()) {
+      if (layer.ffn === undefined) continue;
+      const reaching =
+        bypass === 'full'
+          ? everything
+          : attention.slice(Math.max(0, j - bypass), j + 1).filter((value) => value !== undefined);
+      this.#ffnInput(layer, j, this.#prefixSum(reaching, layer, shared));
+    }
+  }
+
+  /** The sum of attention outputs; two FFNs that read the same ones, or one more, share what they can. */
+  #prefixSum(terms: readonly string[], layer: LayerAnatomy, shared: Map<string, string>): string | undefined {
+    const place = (layer.attention ?? this.layers.find((other) => other.attention !== undefined)?.attention)
+      ?.add.node;
+    let sum: string | undefined;
+    for (const [count, term] of terms.entries()) {
+      if (sum === undefined) {
+        sum = term;
+        continue;
+      }
+      const key = terms.slice(0, count + 1).join('\0');
+      const known = shared.get(key);
+      sum = known ?? this.#add(sum, term, `layer.${layer.index}/bypass/Add`, place as Node);
+      shared.set(key, sum);
+    }
+    return sum;
+  }
+
+  #ffnInput(layer: LayerAnatomy, j: number, reaching: string | undefined): void {
+    const { attention } = layer;
+    if (attention !== undefined) {
+      // The old sum's place and name, so that the FFN reads it as it did before.
+      this.#replaceAdd(attention, reaching as string, `layer.${layer.index}/ffn_input`);
+      return;
+    }
+    // A layer that is an FFN only has no sum of its own before it; as the group's first, it reads x already.
+    const before = this.layers[j - 1];
+    if (before === undefined) return;
+    const input =
+      reaching === undefined
+        ? this.#x
+        : this.#add(this.#x, reaching, `layer.${layer.index}/ffn_input/Add`, lastBranch(before).add.node);
+    this.#startBranch(layer, before, input);
+  }
+
+  /** Makes all layers but the first read the group's input, and the last sum the group's output. */
+  #joinOutput(terms: readonly string[]): void {
+    for (const [j, layer] of this.layers.entries()) {
+      const before = this.layers[j - 1];
+      if (before !== undefined && layer.attention !== undefined) this.#startBranch(layer, before, this.#x);
+    }
+    const last = lastBranch(this.layers.at(-1) as LayerAnatomy);
+    const sum = this.#sum(terms, 'sum', last.add.node) as string;
+    this.#replaceAdd(last, sum, 'output');
+  }
+
+  /** Lets a layer read `input` instead of the sum behind the layer before it, which goes. */
+  #startBranch(layer: LayerAnatomy, before: LayerAnatomy, input: string): void {
+    const { add } = lastBranch(before);
+    const norm = add.fused
+      ? [plainNorm(add.node, input, `${this.prefix}/layer.${layer.index}/input_norm`)]
+      : [];
+    this.edit.replace(add.node, norm);
+    this.edit.read(add.sum, input);
+    this.edit.read(add.carried, input);
+  }
+
+  /** Puts `x + value` where a residual sum stood, under the sum's name, fused with the norm if it was. */
+  #replaceAdd(branch: BranchAnatomy, value: string, name: string): void {
+    const { node, fused, sum } = branch.add;
+    const nodeName = this.names.fresh(`${this.prefix}/${name}${fused ? '' : '/Add'}`);
+    if (!fused) {
+      this.edit.replace(node, [makeNode('Add', [this.#x, value], [sum], { name: nodeName })]);
+      return;
+    }
+    const { bias } = SKIP_NORMS[node.opType] as { bias: number };
+    const weights = node.input.slice(2, bias);
+    const copy = cloneNode(node);
+    copy.name = nodeName;
+    copy.input = trimmed([this.#x, value, ...weights]);
+    this.edit.replace(node, [copy]);
+  }
+
+  #sum(terms: readonly string[], name: string, place: Node): string | undefined {
+    return terms.reduce<string | undefined>(
+      (sum, term) => (sum === undefined ? term : this.#add(sum, term, `${name}/Add`, place)),
+      undefined,
+    );
+  }
+
+  #add(left: string, right: string, name: string, place: Node): string {
+    const nodeName = this.names.fresh(`${this.prefix}/${name}`);
+    const output = this.names.fresh(`${nodeName}_output_0`);
+    this.edit.replace(place, [makeNode('Add', [left, right], [output], { name: nodeName })]);
+    return output;
+  }
+}
+
+function lastBranch(layer: LayerAnatomy): BranchAnatomy {
+  return (layer.ffn ?? layer.attention) as BranchAnatomy;
+}
+
+function trimmed(inputs: readonly string[]): string[] {
+  const list = [...inputs];
+  while (list.at(-1) === '') list.pop();
+  return list;
+}
+
+/** The norm of a fused skip norm alone: what it computed from the sum, computed from a value that is there. */
+function plainNorm(node: Node, input: string, name: string): Node {
+  const epsilon = floatAttribute(node, 'epsilon') ?? 1e-12;
+  const attributes: Record<string, AttributeValue> = { epsilon: { float: epsilon }, axis: { int: -1 } };
+  const simplified = node.opType === 'SkipSimplifiedLayerNormalization';
+  if (simplified) attributes.stash_type = { int: 1 };
+  const { bias } = SKIP_NORMS[node.opType] as { bias: number };
+  const opType = simplified ? 'SimplifiedLayerNormalization' : 'LayerNormalization';
+  return makeNode(opType, trimmed([input, ...node.input.slice(2, bias)]), [node.output[0] as string], {
+    name,
+    attributes,
+  });
+}

@@ -1,0 +1,1 @@
+export { PLAN_METADATA_KEY, type RewriteResult, rewriteBranches } from './branches.js';
