@@ -1,16 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { main } from './main.js';
-
-async function cqil(...argv: string[]) {
-  const written = { stdout: '', stderr: '' };
-  const sink = (name: 'stdout' | 'stderr') => ({
-    write: (text: string) => {
-      written[name] += text;
-    },
-  });
-  const code = await main(argv, { stdout: sink('stdout'), stderr: sink('stderr'), env: {} });
-  return { code, ...written };
-}
+import { cqil } from './test/run.js';
 
 describe('the command line', () => {
   it('shows its commands when asked', async () => {

@@ -1,0 +1,125 @@
+import { type Bypass, type Plan, UsageError } from '@cqil/core';
+import type { Anatomy } from '@cqil/planner';
+import type { Argv } from 'yargs';
+import { defineCommand } from '../command.js';
+import { writeFileAtomic } from '../files.js';
+import { openModel, readJson, refusedLayers } from '../model.js';
+import { fraction, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+
+interface Geometry {
+  readonly groupSize?: number | undefined;
+  readonly bypass?: Bypass | undefined;
+  readonly start?: number | undefined;
+  readonly end?: number | undefined;
+}
+
+export const plan = defineCommand({
+  command: 'plan <model>',
+  describe: 'choose which layers run at the same time',
+  examples: [
+    [
+      'cqil plan models/smollm2 --group-size 2 --bypass 1 --start 12 --end 28 --out plan.json',
+      'P, D, S and E',
+    ],
+    [
+      'cqil plan models/smollm2 --from-config config.json --out plan.json',
+      "from the authors' cqil_layers and d",
+    ],
+    [
+      'cqil plan models/smollm2 --probe probe.json --threshold 0.95 --out plan.json',
+      'from what a probe measured',
+    ],
+  ],
+  options: (yargs) => withOut(withPlanOptions(withDtype(withModel(yargs))), 'the plan to write, a JSON file'),
+  async run(args) {
+    const { model: path, dtype, out, fromConfig, probe, threshold, groupSize, bypass, start, end } = args;
+    const core = await import('@cqil/core');
+    const { anatomy } = await openModel(path, dtype);
+    const layers = anatomy.layers.length;
+    const geometry: Geometry = { groupSize, bypass, start, end };
+    const way = chooseWay({ fromConfig, probe, threshold, geometry });
+
+    let chosen: Plan;
+    if (way === 'config')
+      chosen = core.planFromAuthorsConfig(await readJson(fromConfig as string), { layers });
+    else if (way === 'geometry')
+      chosen = core.uniformPlan({ ...geometry, layers, groupSize: groupSize as number });
+    else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
+    core.validatePlan(chosen, { layers, notGroupable: refusedLayers(anatomy) });
+    await writeFileAtomic(out, core.stringifyPlan(chosen));
+    return { document: chosen, text: `wrote ${out}: ${describePlan(chosen, core.sequentialSteps(chosen))}` };
+  },
+});
+
+function withPlanOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('group-size', {
+      type: 'string',
+      describe: 'P: layers in a group',
+      coerce: wholeNumber('group-size', 2),
+    })
+    .option('bypass', {
+      type: 'string',
+      describe: 'D: how many earlier attention outputs of the group an FFN reads, or full (default 0)',
+      coerce: parseBypass,
+    })
+    .option('start', {
+      type: 'string',
+      describe: 'S: first layer that may be grouped (default 0)',
+      coerce: wholeNumber('start'),
+    })
+    .option('end', {
+      type: 'string',
+      describe: 'E: one past the last layer that may be grouped (default: all)',
+      coerce: wholeNumber('end'),
+    })
+    .option('from-config', {
+      type: 'string',
+      describe: "a config.json with the authors' cqil_layers and d",
+      coerce: oneText('from-config'),
+    })
+    .option('probe', { type: 'string', describe: 'what cqil probe wrote', coerce: oneText('probe') })
+    .option('threshold', {
+      type: 'string',
+      describe: 'with --probe: least cosine similarity of layer inputs in a group',
+      coerce: fraction('threshold', -1, 1),
+    });
+}
+
+export function parseBypass(value: unknown): Bypass | undefined {
+  return value === 'full' ? 'full' : wholeNumber('bypass')(value);
+}
+
+interface Choice {
+  readonly fromConfig: string | undefined;
+  readonly probe: string | undefined;
+  readonly threshold: number | undefined;
+  readonly geometry: Geometry;
+}
+
+function chooseWay({ fromConfig, probe, threshold, geometry }: Choice): 'config' | 'geometry' | 'probe' {
+  const hasGeometry = Object.values(geometry).some((value) => value !== undefined);
+  if (fromConfig !== undefined && probe === undefined && threshold === undefined && !hasGeometry)
+    return 'config';
+  if (fromConfig === undefined && probe !== undefined && threshold !== undefined) return 'probe';
+  if (
+    fromConfig === undefined &&
+    probe === undefined &&
+    threshold === undefined &&
+    geometry.groupSize !== undefined
+  ) {
+    return 'geometry';
+  }
+  throw new UsageError('PLAN_OPTIONS', 'These options make no plan.', {
+    expected:
+      '--group-size (with --bypass, --start, --end), or --from-config alone, or --probe with --threshold (and --group-size, --bypass, --start, --end)',
+    found: 'another combination',
+    hint: 'see cqil plan --help',
+  });
+}
+
+/** "30 layers in 22 sequential steps, 8 groups: 12–13, …" */
+export function describePlan({ layers, groups }: Plan, steps: number): string {
+  const list = groups.map(({ layers: run, bypass }) => `${run[0]}–${run.at(-1)} (bypass ${bypass})`);
+  return `${layers} layers in ${steps} sequential steps; ${groups.length} groups${list.length > 0 ? `: ${list.join(', ')}` : ''}`;
+}
