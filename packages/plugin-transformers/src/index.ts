@@ -1,1 +1,9 @@
-export {};
+export type {
+  CqilAutoModelForCausalLM,
+  CqilOptions,
+  CqilPipeline,
+  CqilPretrainedModelOptions,
+  TransformersModule,
+  WithCqil,
+} from './types.js';
+export { withCqil } from './with-cqil.js';
