@@ -1,4 +1,5 @@
 import { MetricError, PlanError } from '../errors.js';
+import { MAX_LAYERS } from '../plan/schema.js';
 import type { Bypass, Plan } from '../plan/types.js';
 import { checkBypass, checkWhole, runsOf, uniformPlan } from './uniform.js';
 
@@ -50,7 +51,7 @@ export interface PlanChoice {
 export function choosePlan(options: ChooseOptions): PlanChoice {
   const { layers, similarity, threshold, groupSizes = [2, 3, 4], from = 0, bypass = 0 } = options;
   const to = options.to ?? layers;
-  checkWhole('layers', layers, 1, 65_536);
+  checkWhole('layers', layers, 1, MAX_LAYERS);
   checkWhole('from', from, 0, layers);
   checkWhole('to', to, from, layers);
   checkBypass(bypass);

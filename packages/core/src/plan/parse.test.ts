@@ -52,7 +52,7 @@ const plans: fc.Arbitrary<Plan> = fc
               (key) =>
                 key !== '__proto__' && !['tool', 'created', 'model', 'modelHash', 'method'].includes(key),
             ),
-          fc.jsonValue({ maxDepth: 3 }),
+          fc.jsonValue({ maxDepth: 3 }).filter((value) => !JSON.stringify(value).includes('__proto__')),
         ),
       },
       { requiredKeys: ['version', 'layers', 'groups'] },

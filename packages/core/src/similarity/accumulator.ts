@@ -38,7 +38,7 @@ export interface Similarity {
   readonly relativeL2: Matrix;
   /** Linear CKA, unbiased, in [-1, 1]. Symmetric. `null` where fewer than 4 tokens were seen. */
   readonly cka: Matrix | null;
-  /** `[points - 1]`: 1 − mean cos(x_i, x_{i+1}), a layer's block influence (ShortGPT, arXiv 2403.03853, eq. 1). */
+  /** `[points - 1]`: 1 − mean cos(x_i, x_{i+1}), a layer's block influence (ShortGPT, arXiv 2403.03853). */
   readonly blockInfluence: readonly number[];
   /** `[points]`: tokens whose vector was zero there. */
   readonly zeroTokens: readonly number[];
@@ -70,7 +70,7 @@ const CANCELLATION = 1e-6;
  *
  * - Cosine, angular distance and relative L2 are means over tokens; block influence follows from the cosine.
  * - Linear CKA is the ratio of summed unbiased estimates of HSIC on minibatches of `ckaBatch` tokens (HSIC_1, Song
- *   et al. 2012, eq. 5; minibatch CKA, Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327, eq. 2–3). Minibatches
+ *   et al. 2012; minibatch CKA, Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327). Minibatches
  *   follow the order of the tokens, whatever the sizes of the batches they arrive in. When `finish` is called in
  *   the middle of one, its tokens form a smaller one if there are at least 4, else they count for all but CKA. A
  *   minibatch's weight is its number of tokens.

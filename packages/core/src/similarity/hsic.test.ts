@@ -4,7 +4,7 @@ import { dot, hsicScale, triangleSize, uCentre } from './hsic.js';
 
 type Square = number[][];
 
-/** HSIC_1 as Song et al. 2012, eq. 5, writes it, term by term. */
+/** HSIC_1 as Song et al. 2012 write it: [tr(K̃L̃) + 1ᵀK̃1·1ᵀL̃1/((n-1)(n-2)) - 2/(n-2)·1ᵀK̃L̃1] / (n(n-3)). */
 function songHsic(k: Square, l: Square): number {
   const n = k.length;
   const off = (m: Square) => m.map((row, i) => row.map((v, j) => (i === j ? 0 : v)));

@@ -2,11 +2,11 @@
 export const MIN_HSIC_SAMPLES = 4;
 
 /**
- * U-centres a Gram matrix (Székely and Rizzo 2014, eq. 2.8), keeping what lies above the diagonal.
+ * U-centres a Gram matrix (Székely and Rizzo 2014), keeping what lies above the diagonal.
  *
  * Off the diagonal, `U_ij = K_ij - r_i/(n-2) - r_j/(n-2) + s/((n-1)(n-2))`, with `r` the row sums and `s` the
  * total sum of K without its diagonal. The inner product of two U-centred matrices over `n(n-3)` is HSIC_1 of
- * Song et al. 2012, eq. 5; centring first and multiplying afterwards, instead of adding that equation's three
+ * Song et al. 2012 (JMLR 13); centring first and multiplying afterwards, instead of adding that equation's three
  * large terms, keeps the digits when all samples share a large mean, as residual streams do.
  *
  * @param kernel `[n, n]`, row-major, symmetric; the diagonal is not read.
