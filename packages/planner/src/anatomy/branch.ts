@@ -49,7 +49,7 @@ export function describeBranch(
     nodes: inOrder(operations),
     norm,
     normOutput,
-    postNorm: exitNorm(dataflow, add, operations),
+    postNorm: exitNorm(dataflow, operations),
   };
 }
 
@@ -86,7 +86,7 @@ function entryNorm(
 }
 
 /** The same from the other end: what lies between the last other operation and the sum. */
-function exitNorm(dataflow: Dataflow, add: ResidualAdd, operations: ReadonlySet<Operation>): NormKind {
+function exitNorm(dataflow: Dataflow, operations: ReadonlySet<Operation>): NormKind {
   const parts = new Set<Operation>();
   for (const operation of [...operations].sort((a, b) => b.index - a.index)) {
     if (!NORM_PARTS.has(operation.op)) continue;
