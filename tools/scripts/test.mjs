@@ -1,0 +1,56 @@
+// @ts-check
+/**
+ * `npm test`: everything from a fresh clone: packages, build, types, the model, tests, and the packages as a
+ * user gets them. Exits with 1 when anything failed, after everything was run.
+ */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { resultFile, sum, takeCounts, vitestCounts, writeCounts } from './results.mjs';
+import { build, install, nx, root, run, say, script, step } from './steps.mjs';
+
+/** @param {string} project */
+async function vitest(project) {
+  const file = resultFile(`vitest-${project}`);
+  rmSync(file, { force: true });
+  const words = [
+    'run',
+    '--project',
+    project,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${file}`,
+  ];
+  const bin = join(root, 'node_modules/vitest/vitest.mjs');
+  const { code } = await run(process.execPath, [bin, ...words], { allowFailure: true });
+  return vitestCounts(file, code);
+}
+
+async function types() {
+  const { code } = await nx(['run-many', '-t', 'typecheck', '--output-style=static'], { allowFailure: true });
+  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+}
+
+async function release() {
+  await run(process.execPath, [join(root, 'tools/release/check.mjs')], { allowFailure: true });
+  return takeCounts('release');
+}
+
+await script(async () => {
+  writeCounts('test', { passed: 0, failed: 1 });
+  await step('Packages', install);
+  await step('Build', build);
+  // Only now is there anything to import that is not part of node.
+  const { setupModel } = await import('./setup-model.mjs');
+  await step('Model', () => setupModel(['fp32', 'source']));
+  const counts = [
+    await step('Types', types),
+    await step('Tests beside the code', () => vitest('unit')),
+    await step('Tests of the command line', () => vitest('e2e')),
+    await step('Tests with the real model', () => vitest('model')),
+    await step('Packages as a user gets them', release),
+  ];
+  const all = sum(counts);
+  writeCounts('test', all);
+  say(`${all.passed} passed, ${all.failed} failed`);
+  if (all.failed > 0) process.exitCode = 1;
+});
