@@ -1,3 +1,5 @@
+export * from './bench/index.js';
+export * from './devices/index.js';
 export { type FailedNode, InferenceError } from './errors.js';
 export * from './generate/index.js';
 export * from './session/index.js';

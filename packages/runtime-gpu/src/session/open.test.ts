@@ -85,6 +85,10 @@ describe('openSession', () => {
     expect(await codeOf(openSession(folder))).toBe('MODEL_NOT_FOUND');
   });
 
+  it('refuses a device that is not there', async () => {
+    expect(await codeOf(openSession(LLAMA, { providers: ['abacus'] }))).toBe('PROVIDER_UNAVAILABLE');
+  });
+
   it('refuses wrong feeds before anything runs', async () => {
     const feeds = llamaFeeds(session, [5, 6, 7]);
     const { position_ids: _left, ...without } = feeds;

@@ -23,8 +23,19 @@ export function reason(error: unknown): string {
     .trim();
 }
 
+const PROVIDER =
+  /backend not found|SessionOptionsAppendExecutionProvider|WebGPU adapter|Failed to load shared library/;
+
 export function loadError(model: string, error: unknown): InferenceError {
   const found = reason(error);
+  if (PROVIDER.test(found)) {
+    return new InferenceError('PROVIDER_UNAVAILABLE', `ONNX Runtime cannot run ${model} on that device.`, {
+      expected: 'an execution provider that works on this machine',
+      found,
+      hint: 'Use `cpu`; `listDevices` tells what else works here and why the rest does not.',
+      cause: error,
+    });
+  }
   const node = failedNode(found);
   return new InferenceError('MODEL_LOAD_FAILED', `ONNX Runtime cannot load ${model}.`, {
     found,

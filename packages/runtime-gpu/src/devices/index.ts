@@ -1,0 +1,1 @@
+export { type Device, type DeviceOptions, listDevices, tryProvider } from './list.js';
