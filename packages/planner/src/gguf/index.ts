@@ -1,0 +1,7 @@
+export { type ImportOptions, type ImportResult, importGguf } from './import.js';
+export type { Metadata, MetadataArray, MetadataValue } from './metadata.js';
+export type { ImportRecord, TransformersDtype } from './model-config.js';
+export { type GgufModel, readGguf } from './model-file.js';
+export type { LlamaParameters, RopeParameters } from './parameters.js';
+export type { GgufTensor } from './reader.js';
+export type { ImportDtype } from './storage.js';
