@@ -20,6 +20,8 @@ export interface ModelPlace {
   readonly folders: readonly ModelFolder[];
   /** Where a download of a model id goes; absent where Transformers.js keeps no files or may not download. */
   readonly downloads?: ModelFolder;
+  /** The model may be on a hub, but there is no file cache to download it to. */
+  readonly uncached?: true;
 }
 
 type Environment = TransformersModule['env'];
@@ -50,8 +52,8 @@ export function placeOf(env: Environment, model: string, options: PlaceOptions):
   if (cached !== undefined) folders.push(cached);
   if (env.allowLocalModels) folders.push({ dir: resolve(env.localModelPath, model), joins: 'files' });
 
-  const mayDownload = env.allowRemoteModels && options.local_files_only !== true;
-  return { kind: 'id', folders, ...(cached !== undefined && mayDownload ? { downloads: cached } : {}) };
+  if (!env.allowRemoteModels || options.local_files_only === true) return { kind: 'id', folders };
+  return { kind: 'id', folders, ...(cached === undefined ? { uncached: true } : { downloads: cached }) };
 }
 
 /** Transformers.js's cache of files; `undefined` where the user has turned it off or put another in its place. */

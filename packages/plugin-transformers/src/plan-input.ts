@@ -2,12 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Plan, PlanError, parsePlan } from '@cqil/core';
+import { PLAN_FILE } from '@cqil/planner';
 import { downloadFile, type HubRequest } from './hub-download.js';
 import type { ModelPlace } from './place.js';
 import type { CqilOptions } from './types.js';
-
-/** The plan's name in a model's folder. */
-export const PLAN_FILE = 'cqil.plan.json';
 
 /**
  * The plan that the user's option means.

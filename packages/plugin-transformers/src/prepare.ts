@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, posix, relative, sep } from 'node:path';
 import { EnvironmentError, type Plan, PlanError, parsePlan, stringifyPlan, UsageError } from '@cqil/core';
-import { FileRange, type Model, readModel, rewriteModel } from '@cqil/planner';
+import { FileRange, type Model, PLAN_METADATA_KEY, readModel, rewriteModel } from '@cqil/planner';
 import type { PretrainedModelOptions } from '@huggingface/transformers';
 import { cacheKey } from './cache/key.js';
 import { cacheFolders } from './cache/location.js';
@@ -105,7 +105,7 @@ async function readConfig(
  * @throws PlanError `MODEL_ALREADY_PLANNED` where the user asks for another one
  */
 function isPlanned(source: Model, plan: Plan, asked: boolean): boolean {
-  const own = source.metadata(PLAN_METADATA);
+  const own = source.metadata(PLAN_METADATA_KEY);
   if (own === undefined) return false;
   if (!asked || meaning(parsePlan(own)) === meaning(plan)) return true;
   throw new PlanError('MODEL_ALREADY_PLANNED', `${source.file} has been rewritten by another plan.`, {

@@ -63,7 +63,7 @@ async function noGraph(model: string, place: ModelPlace, graph: string) {
       hint: '`cqil import` makes a model of a GGUF file, `cqil fetch` brings one from a hub',
     });
   }
-  if (place.kind === 'id' && dirs.length === 0) {
+  if (place.uncached) {
     return new EnvironmentError('HUB_CACHE_DISABLED', `${model} has no place on disk.`, {
       expected:
         "Transformers.js's file cache (`env.useFSCache`), where planned graphs of hub models are kept",

@@ -42,9 +42,10 @@ export type CqilPipeline = <T extends PipelineType>(
 ) => Promise<AllTasks[T]>;
 
 /** Transformers.js's `AutoModelForCausalLM`, with the option `cqil`. */
-export type CqilAutoModelForCausalLM = {
+export type CqilAutoModelForCausalLM = Omit<typeof Transformers.AutoModelForCausalLM, 'from_pretrained'> & {
+  new (): Transformers.AutoModelForCausalLM;
   from_pretrained(model: string, options?: CqilPretrainedModelOptions): Promise<LoadedModel>;
-} & typeof Transformers.AutoModelForCausalLM;
+};
 
 /** A Transformers.js namespace in which loading a language model applies a plan. */
 export type WithCqil<M extends TransformersModule> = Omit<M, 'AutoModelForCausalLM' | 'pipeline'> & {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EnvironmentError } from '@cqil/core';
 import { isIntact, readManifest, sealEntry } from './entry.js';
@@ -54,12 +54,14 @@ async function build(request: EntryRequest): Promise<string> {
   const name = `${BUILDING}${request.key}-${process.pid}-${randomBytes(4).toString('hex')}`;
   const temporary = join(folder, name);
   try {
-    await mkdir(temporary);
+    await mkdir(temporary, { recursive: true });
     await request.build(temporary);
     await sealEntry(temporary, request.key, request.source);
     return await publish(temporary, join(folder, request.key), request.key);
   } finally {
     await rm(temporary, { recursive: true, force: true });
+    // Gone where nothing was built and nothing else is there: a refused plan leaves no trace.
+    await rmdir(folder).catch(() => {});
   }
 }
 
