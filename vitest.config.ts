@@ -14,7 +14,9 @@ const resolve = {
 
 /**
  * unit: beside the code, needs nothing but the repository.
+ * e2e: the built command line as a process.
  * model: needs the real model (`.cache/models`, brought by `npm run setup:model`) and the built packages.
+ * release: packs the built packages and uses them as a user would; needs the package index.
  */
 export default defineConfig({
   test: {
@@ -24,9 +26,28 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.ts'],
-          exclude: ['**/*.model.test.ts', '**/node_modules/**', '**/dist/**'],
+          exclude: ['**/*.model.test.ts', '**/*.release.test.ts', '**/node_modules/**', '**/dist/**'],
           testTimeout: 60_000,
           pool: 'forks',
+        },
+      },
+      {
+        test: {
+          name: 'e2e',
+          include: ['e2e/**/*.test.ts'],
+          exclude: ['**/*.model.test.ts'],
+          testTimeout: 120_000,
+          pool: 'forks',
+        },
+      },
+      {
+        test: {
+          name: 'release',
+          include: ['tools/release/*.release.test.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+          pool: 'forks',
+          fileParallelism: false,
         },
       },
       {
