@@ -1,9 +1,10 @@
 import { InferenceError } from '../errors.js';
 import { openSession } from '../session/open.js';
-import type { Session, SessionOptions, ValueInfo } from '../session/types.js';
-import { asFloat32, integerTensor, zeroTensor } from '../tensor/make.js';
+import type { Session, SessionOptions } from '../session/types.js';
+import { asFloat32 } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
-import { padLeft, positions } from './batch.js';
+import { padLeft } from './batch.js';
+import { decoderFeeds } from './feeds.js';
 import { type DecoderSignature, decoderSignature } from './signature.js';
 
 /** Keys and values of the tokens so far. Never changed by a later step: a step gives back a new one. */
@@ -87,7 +88,6 @@ export class DecoderSession {
     const { signature } = this;
     const { ids, mask } = padLeft(request.inputIds, request.attentionMask);
     const batch = ids.length;
-    const count = ids[0]!.length;
     const before = request.cache;
     if (before !== undefined && before.mask.length !== batch) {
       throw new InferenceError('CACHE_MISMATCH', 'The cache belongs to another batch.', {
@@ -108,21 +108,13 @@ export class DecoderSession {
       );
     }
 
-    const feeds: Record<string, TensorValue> = {};
-    const give = (input: ValueInfo | undefined, rows: readonly (readonly number[])[]) => {
-      if (input === undefined) return;
-      feeds[input.name] = integerTensor(input.elementType, rows.flat(), [batch, rows[0]!.length]);
-    };
-    give(signature.inputIds, ids);
-    give(signature.attentionMask, fullMask);
-    if (signature.positionIds !== undefined) give(signature.positionIds, positions(fullMask, count));
     const keepLast = request.keep === 'last';
-    if (signature.logitsToKeep !== undefined) {
-      const { name, elementType, shape } = signature.logitsToKeep;
-      feeds[name] = integerTensor(elementType, [keepLast ? 1 : 0], shape.length === 0 ? [] : [1]);
-    }
-    Object.assign(feeds, before?.tensors ?? this.#emptyCache(batch));
-
+    const feeds = decoderFeeds(signature, {
+      ids,
+      mask: fullMask,
+      keepLast,
+      ...(before === undefined ? {} : { past: before.tensors }),
+    });
     const wantCache = request.returnCache !== false;
     const extra = request.outputs ?? [];
     const presents = wantCache ? signature.cache.map((pair) => pair.present) : [];
@@ -135,19 +127,6 @@ export class DecoderSession {
       cache: { length: fullMask[0]!.length, mask: fullMask, tensors },
       outputs: Object.fromEntries(extra.map((name) => [name, results[name]!])),
     };
-  }
-
-  /** The cache before any token: no positions, and zeros for states that do not grow. */
-  #emptyCache(batch: number): Record<string, TensorValue> {
-    return Object.fromEntries(
-      this.signature.cache.map(({ past, batchAxis, sequenceAxis }) => {
-        const dims = past.shape.map((dim, axis) => {
-          if (axis === sequenceAxis) return 0;
-          return axis === batchAxis ? batch : Number(dim);
-        });
-        return [past.name, zeroTensor(past.elementType, dims)];
-      }),
-    );
   }
 
   dispose(): Promise<void> {

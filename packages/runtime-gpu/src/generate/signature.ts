@@ -1,22 +1,33 @@
 import { InferenceError } from '../errors.js';
 import type { ValueInfo } from '../session/types.js';
 
-/** One entry of the cache: the input that takes it and the output that gives it grown by the new tokens. */
-export interface CachePair {
+/** A cache input: what earlier tokens left behind. */
+export interface PastInput {
   readonly past: ValueInfo;
-  readonly present: string;
+  /** What the name says after `past…`: `0.key`. */
+  readonly entry: string;
   /** Where the sequence runs in the tensor; `undefined` for a state whose size does not grow. */
   readonly sequenceAxis: number | undefined;
   readonly batchAxis: number;
 }
 
-/** What a decoder graph wants and gives, read off the names of its inputs and outputs. */
-export interface DecoderSignature {
+/** The inputs of a decoder graph by what they are for, read off their names. */
+export interface DecoderInputs {
   readonly inputIds: ValueInfo;
   readonly attentionMask: ValueInfo | undefined;
   readonly positionIds: ValueInfo | undefined;
   /** `num_logits_to_keep`: how many positions' logits are computed, from the end; 0 for all. */
   readonly logitsToKeep: ValueInfo | undefined;
+  readonly past: readonly PastInput[];
+}
+
+/** One entry of the cache: the input that takes it and the output that gives it grown by the new tokens. */
+export interface CachePair extends PastInput {
+  readonly present: string;
+}
+
+/** What a decoder graph wants and gives. */
+export interface DecoderSignature extends DecoderInputs {
   readonly logits: string;
   readonly cache: readonly CachePair[];
 }
@@ -32,41 +43,28 @@ const PRESENT_PREFIXES = [
 ];
 
 /**
- * @throws InferenceError `NOT_A_DECODER` when token ids or logits are missing, when a cache input has no
- *   matching output, or when there is an input that this package cannot fill.
+ * @throws InferenceError `NOT_A_DECODER` when there are no token ids, or an input that this package cannot fill.
  */
-export function decoderSignature(
-  inputs: readonly ValueInfo[],
-  outputs: readonly ValueInfo[],
-): DecoderSignature {
-  const inputIds = inputs.find((input) => input.name === 'input_ids');
-  const logits = outputs.find((output) => output.name === 'logits');
-  if (inputIds === undefined || logits === undefined) {
-    throw notADecoder(
-      'token ids "input_ids" as an input and "logits" as an output',
-      `inputs ${inputs.slice(0, 5).map(nameOf).join(', ')}; outputs ${outputs.slice(0, 5).map(nameOf).join(', ')}`,
-    );
-  }
-  const outputNames = new Set(outputs.map(nameOf));
-  const cache: CachePair[] = [];
-  const single = new Map<string, ValueInfo>();
-  for (const input of inputs) {
-    const entry = PAST.exec(input.name)?.[1];
-    if (entry === undefined) single.set(input.name, input);
-    else cache.push(cachePair(input, entry, outputNames, inputIds));
-  }
+export function decoderInputs(inputs: readonly ValueInfo[]): DecoderInputs {
+  const single = new Map(inputs.map((input) => [input.name, input]));
   const take = (name: string) => {
     const input = single.get(name);
     single.delete(name);
     return input;
   };
-  const signature: DecoderSignature = {
-    inputIds: take('input_ids')!,
+  const inputIds = take('input_ids');
+  if (inputIds === undefined) throw notADecoder('token ids "input_ids" as an input', list(inputs));
+  const found: DecoderInputs = {
+    inputIds,
     attentionMask: take('attention_mask'),
     positionIds: take('position_ids'),
     logitsToKeep: take('num_logits_to_keep'),
-    logits: logits.name,
-    cache,
+    past: inputs.flatMap((input) => {
+      const entry = PAST.exec(input.name)?.[1];
+      if (entry === undefined) return [];
+      single.delete(input.name);
+      return [pastInput(input, entry, inputIds)];
+    }),
   };
   if (single.size > 0) {
     throw notADecoder(
@@ -74,22 +72,35 @@ export function decoderSignature(
       `also ${[...single.keys()].join(', ')}`,
     );
   }
-  return signature;
+  return found;
 }
 
-function cachePair(
-  past: ValueInfo,
-  entry: string,
-  outputs: ReadonlySet<string>,
-  inputIds: ValueInfo,
-): CachePair {
-  const present = PRESENT_PREFIXES.map((prefix) => prefix + entry).find((name) => outputs.has(name));
-  if (present === undefined) {
-    throw notADecoder(`an output for the cache input "${past.name}"`, `no "present.${entry}"`);
+/**
+ * @throws InferenceError `NOT_A_DECODER` when token ids or logits are missing, when a cache input has no
+ *   matching output, or when there is an input that this package cannot fill.
+ */
+export function decoderSignature(
+  inputs: readonly ValueInfo[],
+  outputs: readonly ValueInfo[],
+): DecoderSignature {
+  const known = decoderInputs(inputs);
+  if (!outputs.some((output) => output.name === 'logits')) {
+    throw notADecoder('"logits" as an output', list(outputs));
   }
+  const names = new Set(outputs.map((output) => output.name));
+  const cache = known.past.map((input) => {
+    const present = PRESENT_PREFIXES.map((prefix) => prefix + input.entry).find((name) => names.has(name));
+    if (present === undefined) {
+      throw notADecoder(`an output for the cache input "${input.past.name}"`, `no "present.${input.entry}"`);
+    }
+    return { ...input, present };
+  });
+  return { ...known, logits: 'logits', cache };
+}
+
+function pastInput(past: ValueInfo, entry: string, inputIds: ValueInfo): PastInput {
   const free = past.shape.flatMap((dim, axis) => (typeof dim === 'string' ? [axis] : []));
-  const batchName = inputIds.shape[0];
-  const batchAxis = free.find((axis) => past.shape[axis] === batchName) ?? 0;
+  const batchAxis = free.find((axis) => past.shape[axis] === inputIds.shape[0]) ?? 0;
   const growing = free.filter((axis) => axis !== batchAxis);
   if (growing.length > 1) {
     throw notADecoder(
@@ -97,11 +108,12 @@ function cachePair(
       `[${past.shape.join(', ')}]`,
     );
   }
-  return { past, present, sequenceAxis: growing[0], batchAxis };
+  return { past, entry, sequenceAxis: growing[0], batchAxis };
 }
 
-function nameOf(value: ValueInfo): string {
-  return value.name;
+function list(values: readonly ValueInfo[]): string {
+  const names = values.slice(0, 5).map((value) => value.name);
+  return names.length === 0 ? 'none' : `${names.join(', ')}${values.length > 5 ? ', …' : ''}`;
 }
 
 function notADecoder(expected: string, found: string): InferenceError {
