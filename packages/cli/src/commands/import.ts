@@ -1,3 +1,4 @@
+import prettyBytes from 'pretty-bytes';
 import { defineCommand } from '../command.js';
 import { oneText, withOut } from '../options.js';
 
@@ -23,6 +24,9 @@ export const importCommand = defineCommand({
   async run({ gguf, out, dtype }, { signal, onProgress }) {
     const { importGguf } = await import('@cqil/planner');
     const result = await importGguf(gguf, out, { dtype, signal, onProgress });
-    return { document: result, text: `wrote ${out}` };
+    return {
+      document: result,
+      text: `wrote ${result.folder}: ${result.dtype}, ${prettyBytes(result.bytes)}, weights ${result.weights}`,
+    };
   },
 });

@@ -1,43 +1,39 @@
 import prettyBytes from 'pretty-bytes';
-import { table } from '../terminal/table.js';
+import { facts } from '../terminal/table.js';
 import type { LayerDescription, ModelDescription } from './describe.js';
 
 /** A model's description for people. */
 export function renderDescription(description: ModelDescription): string {
   const { model, architecture, layers, operators, sizes, grouping } = description;
   const opsets = Object.entries(architecture.opsets).map(([domain, version]) => `${domain} ${version}`);
-  const facts = [
+  const list = (counts: Readonly<Record<string, number>>, show: (count: number) => string): string =>
+    Object.entries(counts)
+      .map(([name, value]) => `${name} ${show(value)}`)
+      .join(', ');
+  const pairs: [string, string][] = [
     ['model', model.root],
     ['graph', `${model.graph} (${model.layout} layout, dtype ${model.dtype})`],
-    ...(model.available.length > 1 ? [['dtypes there', model.available.join(', ')]] : []),
+  ];
+  if (model.available.length > 1) pairs.push(['dtypes there', model.available.join(', ')]);
+  pairs.push(
     ['architecture', architecture.type ?? 'not named by a config'],
     [
       'made by',
       `${architecture.producer || 'unknown'}, IR ${architecture.irVersion}, opset ${opsets.join(', ')}`,
     ],
     ['weights', `${prettyBytes(sizes.weightBytes)}, ${count(sizes.parameters)} parameters`],
-    [
-      '  by type',
-      Object.entries(sizes.byType)
-        .map(([type, bytes]) => `${type} ${prettyBytes(bytes)}`)
-        .join(', '),
-    ],
-    [
-      'operators',
-      Object.entries(operators)
-        .map(([name, times]) => `${name} × ${times}`)
-        .join(', '),
-    ],
+    ['  by type', list(sizes.byType, prettyBytes)],
+    ['operators', list(operators, (times) => `× ${times}`)],
     ['layers', String(layers.length)],
-    ...describeKinds(layers).map((line) => ['', line]),
+    ...describeKinds(layers).map((line): [string, string] => ['', line]),
     ['groupable', renderRuns(grouping.runs)],
-    ...(grouping.bypass
-      ? []
-      : [['', 'no bypass: these blocks add attention and FFN at once, so every bypass means the same']]),
-    ...grouping.refused.map(({ layer, reason }) => ['', `layer ${layer} not: ${reason}`]),
-    ...(description.plan === undefined ? [] : [['plan', JSON.stringify(description.plan)]]),
-  ];
-  return table(facts);
+  );
+  if (!grouping.bypass) {
+    pairs.push(['', 'no bypass: these blocks add attention and FFN at once, so every bypass means the same']);
+  }
+  for (const { layer, reason } of grouping.refused) pairs.push(['', `layer ${layer} not: ${reason}`]);
+  if (description.plan !== undefined) pairs.push(['plan', JSON.stringify(description.plan)]);
+  return facts(pairs);
 }
 
 function describeKinds(layers: readonly LayerDescription[]): string[] {

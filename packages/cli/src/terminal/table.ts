@@ -20,3 +20,25 @@ export function table(rows: readonly (readonly string[])[]): string {
     )
     .join('\n');
 }
+
+/** Names and values, one pair a line, the values below each other and broken at `width`. */
+export function facts(pairs: readonly (readonly [name: string, value: string])[], width = 110): string {
+  const column = Math.max(...pairs.map(([name]) => name.length)) + 2;
+  return pairs
+    .flatMap(([name, value]) =>
+      wrap(value, width - column).map((line, i) =>
+        `${(i === 0 ? name : '').padEnd(column)}${line}`.trimEnd(),
+      ),
+    )
+    .join('\n');
+}
+
+function wrap(text: string, width: number): string[] {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1) as string;
+    if (last !== '' && last.length + 1 + word.length > width) lines.push(word);
+    else lines[lines.length - 1] = last === '' ? word : `${last} ${word}`;
+  }
+  return lines;
+}

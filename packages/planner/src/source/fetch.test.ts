@@ -187,7 +187,7 @@ describe('fetching from a hub', () => {
   it('refuses what it cannot use before it asks anyone', async () => {
     await mkdir(out);
     await writeFile(join(out, 'precious'), '');
-    expect(await failure(fetchIt())).toMatchObject({ code: 'OUT_NOT_EMPTY' });
+    expect(await failure(fetchIt())).toMatchObject({ code: 'OUTPUT_NOT_EMPTY' });
     await rm(out, { recursive: true });
     for (const name of ['no-such-name', 'a/b/c', '../x', 'a/..']) {
       expect(await failure(fetchModel(name, { out, env: env() }))).toMatchObject({

