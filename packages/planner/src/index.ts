@@ -6,3 +6,4 @@ export * from './probe/index.js';
 export * from './rewrite/index.js';
 export * from './source/index.js';
 export * from './variant/index.js';
+export * from './verify/index.js';

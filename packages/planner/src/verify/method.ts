@@ -206,7 +206,9 @@ class MethodRun {
       const found: Readonly<Record<string, TensorValue>>[][] = [];
       for (const [index, testCase] of this.cases.entries()) {
         const cut = given?.value[index]?.map((value) => ({ [given.name]: value })) ?? [];
-        const run = await runCase(session, this.signature, testCase, [...outputs, ...cache], cut);
+        const names = [...outputs, ...cache];
+        const known = this.#results[index] ?? [];
+        const run = await runCase(session, this.signature, testCase, names, cut, known);
         found.push([...run.steps]);
       }
       this.#keep(found, cache);

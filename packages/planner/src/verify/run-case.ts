@@ -22,6 +22,7 @@ export interface CaseRun {
  * @param signature of the whole model: it says what the inputs are for
  * @param outputs to be kept; those of the cache are handed on whether they are kept or not
  * @param cut by step, values of inputs that the whole model does not have
+ * @param known by step, what other parts gave: exporters let every layer read the length of the first one's cache
  */
 export async function runCase(
   session: Session,
@@ -29,6 +30,7 @@ export async function runCase(
   testCase: TestCase,
   outputs: readonly string[],
   cut: readonly Readonly<Record<string, TensorValue>>[] = [],
+  known: readonly Readonly<Record<string, TensorValue>>[] = [],
 ): Promise<CaseRun> {
   const pairs = signature.cache.filter(({ past }) =>
     session.inputs.some((input) => input.name === past.name),
@@ -42,7 +44,8 @@ export async function runCase(
   for (const [index, step] of testCase.steps.entries()) {
     const all: Record<string, TensorValue> = { ...decoderInputs(signature, step), ...cut[index] };
     for (const pair of pairs) {
-      all[pair.past.name] = before?.[pair.present] ?? emptyCache(pair, step.ids.length);
+      all[pair.past.name] =
+        before?.[pair.present] ?? known[index - 1]?.[pair.present] ?? blankCache(pair, step);
     }
     const feeds: Record<string, TensorValue> = {};
     for (const { name } of session.inputs) {
@@ -74,11 +77,12 @@ function decoderInputs(signature: DecoderSignature, step: CaseStep): Record<stri
   return feeds;
 }
 
-function emptyCache(pair: DecoderSignature['cache'][number], batch: number): TensorValue {
+/** A cache of zeros: of no positions before the first step, of as many as there were before a later one. */
+function blankCache(pair: DecoderSignature['cache'][number], step: CaseStep): TensorValue {
   const { past, batchAxis, sequenceAxis } = pair;
   const dims = past.shape.map((dim, axis) => {
-    if (axis === sequenceAxis) return 0;
-    if (axis === batchAxis) return batch;
+    if (axis === sequenceAxis) return (step.mask[0]?.length ?? 0) - (step.ids[0]?.length ?? 0);
+    if (axis === batchAxis) return step.ids.length;
     if (typeof dim === 'number') return dim;
     throw new UsageError('VERIFY_CACHE_SHAPE', `The cache input "${past.name}" has no fixed size.`, {
       expected: 'a shape that differs in batch and sequence only',

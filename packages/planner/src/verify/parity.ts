@@ -1,0 +1,235 @@
+import type { OnProgress, Plan } from '@cqil/core';
+import {
+  type DecoderSignature,
+  decoderSignature,
+  InferenceError,
+  type Session,
+  type SessionOptions,
+} from '@cqil/runtime-gpu';
+import type { Anatomy } from '../anatomy/index.js';
+import type { Model } from '../onnx/index.js';
+import { withVariant } from '../variant/index.js';
+import { type CaseName, type CaseOptions, makeCases, type TestCase } from './cases.js';
+import { allFinite, type CaseDifference, compareRuns, logitSpread } from './compare.js';
+import { runMethod } from './method.js';
+import { type CaseRun, runCase } from './run-case.js';
+import { type Arithmetic, arithmeticOf, atFullAccuracy, BASE_TOLERANCE } from './tolerance.js';
+import type { VerifyCheck } from './types.js';
+
+export interface ParityOptions {
+  readonly seed?: number;
+  /** Tokens of a real text, compared besides random ones; the first 128 are used. */
+  readonly text?: readonly number[];
+  /** Fewer and shorter runs. */
+  readonly short?: boolean;
+  readonly session?: SessionOptions;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+}
+
+const TEXT_TOKENS = 128;
+
+/**
+ * Compares a rewritten model with what its plan means, computed another way (`runMethod`): logits at every
+ * position and the caches of every layer, for a prompt at once, token by token, and several sequences.
+ *
+ * Three things are run one after the other and freed: the original, the rewritten model, the original's parts.
+ *
+ * @throws ModelFormatError, InferenceError and VerificationError for models that cannot be run or cut apart; the
+ *   signal's reason. A difference is not thrown but reported.
+ */
+export async function checkParity(
+  original: Model,
+  anatomy: Anatomy,
+  rewritten: Model,
+  plan: Plan,
+  options: ParityOptions = {},
+): Promise<VerifyCheck[]> {
+  const source = atFullAccuracy(original);
+  const result = atFullAccuracy(rewritten);
+  const settings = options.session ?? {};
+
+  options.signal?.throwIfAborted();
+  const before = await withVariant(source, settings, async (session) => {
+    const signature = decoderSignature(session.inputs, session.outputs);
+    const cases = makeCases(await caseOptions(session, signature, options));
+    return {
+      signature,
+      cases,
+      runs: await runAll(session, signature, cases, 'running the original', options),
+    };
+  });
+  const { signature, cases } = before;
+  let found: CaseRun[];
+  try {
+    found = await withVariant(result, settings, (session) =>
+      runAll(session, signature, cases, 'running the rewritten model', options),
+    );
+  } catch (error) {
+    if (!(error instanceof InferenceError)) throw error;
+    const detail = `ONNX Runtime does not run the rewritten model: ${error.message.replaceAll(/\n\s*/g, '; ')}`;
+    return [{ name: 'parity', status: 'failed', ok: false, code: error.code, detail }];
+  }
+  const expected = await runMethod(source, anatomy, plan, signature, cases, {
+    session: settings,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+  });
+
+  const arithmetic = arithmeticOf(original);
+  const checks = cases.map((testCase, index) =>
+    checkCase(testCase, signature, arithmetic, plan, {
+      original: before.runs[index] as CaseRun,
+      expected: expected[index] as CaseRun,
+      found: found[index] as CaseRun,
+    }),
+  );
+  return [...checks, ...notRun(signature, cases)];
+}
+
+/** Vocabulary and abilities, read off the graph or, where it does not say, off one run. */
+async function caseOptions(
+  session: Session,
+  signature: DecoderSignature,
+  options: ParityOptions,
+): Promise<CaseOptions> {
+  const declared = session.outputs.find(({ name }) => name === signature.logits)?.shape.at(-1);
+  let vocabulary = typeof declared === 'number' ? declared : undefined;
+  if (vocabulary === undefined) {
+    const probe: TestCase = { name: 'prefill', steps: [{ ids: [[0]], mask: [[1]] }] };
+    const { steps } = await runCase(session, signature, probe, [signature.logits]);
+    vocabulary = steps[0]?.[signature.logits]?.dims.at(-1) ?? 1;
+  }
+  const batches = typeof signature.inputIds.shape[0] !== 'number';
+  return {
+    vocabulary,
+    batches,
+    padding: batches && takesPadding(signature),
+    ...(options.seed === undefined ? {} : { seed: options.seed }),
+    ...(options.short === undefined ? {} : { short: options.short }),
+    ...(options.text === undefined ? {} : { text: options.text.slice(0, TEXT_TOKENS) }),
+  };
+}
+
+/** Without positions of their own, padded rows would count their padding. */
+function takesPadding(signature: DecoderSignature): boolean {
+  return signature.positionIds !== undefined && signature.attentionMask !== undefined;
+}
+
+async function runAll(
+  session: Session,
+  signature: DecoderSignature,
+  cases: readonly TestCase[],
+  phase: string,
+  options: ParityOptions,
+): Promise<CaseRun[]> {
+  const outputs = [signature.logits, ...signature.cache.map(({ present }) => present)];
+  const runs: CaseRun[] = [];
+  for (const testCase of cases) {
+    options.signal?.throwIfAborted();
+    options.onProgress?.({ phase, done: runs.length, total: cases.length, unit: 'runs' });
+    runs.push(await runCase(session, signature, testCase, outputs));
+  }
+  options.onProgress?.({ phase, done: cases.length, total: cases.length, unit: 'runs' });
+  return runs;
+}
+
+interface Runs {
+  readonly original: CaseRun;
+  readonly expected: CaseRun;
+  readonly found: CaseRun;
+}
+
+const WORDS: Readonly<Record<CaseName, string>> = {
+  prefill: 'a prompt at once',
+  decode: 'a prompt, then token by token with the cache',
+  batch: 'two sequences of one length, then token by token',
+  padded: 'two sequences, one padded on the left, then token by token',
+  text: 'a real text, the end of it token by token',
+};
+
+function checkCase(
+  testCase: TestCase,
+  signature: DecoderSignature,
+  arithmetic: Arithmetic,
+  plan: Plan,
+  runs: Runs,
+): VerifyCheck {
+  const name = `parity.${testCase.name}` as const;
+  const what = WORDS[testCase.name];
+  if (!allFinite(runs.original, testCase, signature)) {
+    return {
+      name,
+      status: 'skipped',
+      ok: true,
+      code: 'ORIGINAL_NOT_FINITE',
+      detail: `${what}: the original itself gives no numbers here`,
+    };
+  }
+  const effect = compareRuns(runs.expected, runs.original, testCase, signature, 0).logits;
+  const spread = logitSpread(runs.expected, testCase, signature);
+  const tolerance = toleranceFor(arithmetic, spread, plan.groups.length === 0 ? undefined : effect);
+  const difference = compareRuns(runs.expected, runs.found, testCase, signature, tolerance);
+  const ok =
+    difference.logits <= tolerance && difference.cache <= tolerance && difference.argmaxDifferences === 0;
+  return {
+    name,
+    status: ok ? 'passed' : 'failed',
+    ok,
+    ...(ok ? {} : { code: 'PARITY' }),
+    detail: `${what}: ${describe(difference, tolerance)}`,
+    maxAbsError: jsonNumber(difference.logits),
+    tolerance,
+    cacheError: jsonNumber(difference.cache),
+    positions: difference.positions,
+    argmaxDifferences: difference.argmaxDifferences,
+    nearTies: difference.nearTies,
+    planEffect: jsonNumber(effect),
+  };
+}
+
+/** What rounding alone makes of logits that spread about 1, in float32 over tens of layers. */
+const FLOAT32_NOISE = 2e-5;
+
+/**
+ * The base tolerance, scaled to the logits' spread where that is over 1. Where rounding leaves room it is made
+ * smaller for plans that change little, so that a model that was not rewritten at all does not pass.
+ */
+export function toleranceFor(arithmetic: Arithmetic, spread: number, effect: number | undefined): number {
+  const scale = Math.max(1, Number.isFinite(spread) ? spread : 1);
+  const base = BASE_TOLERANCE[arithmetic] * scale;
+  if (effect === undefined || !Number.isFinite(effect)) return base;
+  if (arithmetic === 'float16' || arithmetic === 'int8') return base;
+  return Math.min(base, Math.max(0.05 * effect, FLOAT32_NOISE * scale));
+}
+
+function describe(difference: CaseDifference, tolerance: number): string {
+  const parts = [
+    `largest logit error ${show(difference.logits)}, cache ${show(difference.cache)}` +
+      `${difference.cache > tolerance ? ` (at "${difference.cacheAt}")` : ''}, limit ${show(tolerance)}`,
+  ];
+  if (difference.argmaxDifferences > 0) {
+    parts.push(`another best token at ${difference.argmaxDifferences} of ${difference.positions} positions`);
+  }
+  return parts.join('; ');
+}
+
+function show(value: number): string {
+  return Number.isFinite(value) ? value.toPrecision(3) : 'not a number';
+}
+
+function jsonNumber(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}
+
+function notRun(signature: DecoderSignature, cases: readonly TestCase[]): VerifyCheck[] {
+  const names = new Set(cases.map((testCase) => testCase.name));
+  const checks: VerifyCheck[] = [];
+  if (!names.has('padded')) {
+    const why = takesPadding(signature)
+      ? 'the graph takes one sequence at a time'
+      : 'the graph takes no positions, so a padded sequence cannot be told from an unpadded one';
+    checks.push({ name: 'parity.padded', status: 'skipped', ok: true, code: 'NO_PADDING', detail: why });
+  }
+  return checks;
+}

@@ -1,0 +1,67 @@
+import type { Plan } from '@cqil/core';
+import type { Comparison } from '../evaluate/index.js';
+import type { Arithmetic } from './tolerance.js';
+
+/**
+ * - `structure`: the rules of the ONNX specification
+ * - `plan`: there is one, and it is for this original
+ * - `shapes`: inputs and outputs are those of the original
+ * - `weights`: they are those of the original
+ * - `parity.…`: the same numbers as the method's formulas on the original's parts: a prompt at once, token by token
+ *   with the cache, several sequences of one length, of different length with padding, a real text
+ * - `quality`: perplexity, KL divergence and top-1 agreement with the original on a text; it informs
+ */
+export type CheckName =
+  | 'structure'
+  | 'plan'
+  | 'shapes'
+  | 'weights'
+  | 'parity'
+  | 'parity.prefill'
+  | 'parity.decode'
+  | 'parity.batch'
+  | 'parity.padded'
+  | 'parity.text'
+  | 'quality';
+
+export type CheckStatus = 'passed' | 'failed' | 'skipped';
+
+/** One thing that was looked at. All fields are JSON. */
+export interface VerifyCheck {
+  readonly name: CheckName;
+  readonly status: CheckStatus;
+  /** Not failed. */
+  readonly ok: boolean;
+  /** What was found, a sentence for people. */
+  readonly detail: string;
+  /** For programs: why it failed or was left out. */
+  readonly code?: string;
+  /** Largest distance of two logits; `null` where one of them is no number. */
+  readonly maxAbsError?: number | null;
+  /** What `maxAbsError` and `cacheError` were held against. */
+  readonly tolerance?: number;
+  /** Largest distance in the caches, over each tensor's root mean square (at least 1); `null` as above. */
+  readonly cacheError?: number | null;
+  /** Positions whose logits were compared. */
+  readonly positions?: number;
+  /** Positions with another best token, near ties apart. */
+  readonly argmaxDifferences?: number;
+  /** Positions with another best token whose two best logits are closer than the tolerance. */
+  readonly nearTies?: number;
+  /** How far the plan moves the logits from the original's: what an error is to be seen against. */
+  readonly planEffect?: number | null;
+}
+
+/** What `verify` found. All fields are JSON. */
+export interface VerifyReport {
+  /** No check failed. */
+  readonly ok: boolean;
+  readonly original: string;
+  readonly rewritten: string;
+  /** The plan the rewritten model was held to, where there was one. */
+  readonly plan?: Plan;
+  readonly arithmetic: Arithmetic;
+  readonly checks: readonly VerifyCheck[];
+  /** Where `quality` was measured: `a` is the original, `b` the rewritten model. */
+  readonly quality?: Comparison;
+}
