@@ -1,5 +1,5 @@
 import type { OnProgress } from '@cqil/core';
-import type { Argv } from 'yargs';
+import type { ArgumentsCamelCase, Argv } from 'yargs';
 import type { Sink } from './terminal/sink.js';
 
 /** What a command may use beside its arguments. */
@@ -33,7 +33,7 @@ export interface CommandDefinition<T> {
   readonly describe: string;
   readonly examples?: readonly (readonly [command: string, description: string])[];
   readonly options: (yargs: Argv) => Argv<T>;
-  readonly run: (args: T, context: CommandContext) => Promise<CommandResult>;
+  readonly run: (args: ArgumentsCamelCase<T>, context: CommandContext) => Promise<CommandResult>;
 }
 
 /** A command whose argument types are closed over, so that commands of all kinds make one list. */

@@ -65,3 +65,12 @@ export function withDtype<T>(yargs: Argv<T>) {
 export function withOut<T>(yargs: Argv<T>, describe: string) {
   return yargs.option('out', { type: 'string', demandOption: true, describe, coerce: oneText('out') });
 }
+
+/** `value` as a list of texts: an option given without a value is refused. */
+export function manyTexts(option: string): (value: unknown) => string[] | undefined {
+  return (value) => {
+    if (value === undefined) return undefined;
+    const list = Array.isArray(value) ? value : [value];
+    return list.length > 0 ? list.map(oneText(option)) : [oneText(option)('')];
+  };
+}

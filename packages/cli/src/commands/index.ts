@@ -4,6 +4,20 @@ import { chat } from './chat.js';
 import { fetchCommand } from './fetch.js';
 import { importCommand } from './import.js';
 import { inspect } from './inspect.js';
+import { plan } from './plan.js';
+import { probe } from './probe.js';
+import { rewrite } from './rewrite.js';
+import { verify } from './verify.js';
 
 /** All commands, in the order in which a model goes through them. */
-export const commands: readonly Command[] = [fetchCommand, importCommand, inspect, chat, bench];
+export const commands: readonly Command[] = [
+  fetchCommand,
+  importCommand,
+  inspect,
+  probe,
+  plan,
+  rewrite,
+  verify,
+  chat,
+  bench,
+];

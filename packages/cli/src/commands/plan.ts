@@ -86,6 +86,34 @@ function withPlanOptions<T>(yargs: Argv<T>) {
     });
 }
 
+/** CQIL's rule: neighbouring layers whose inputs are alike enough may read one input. */
+async function planFromProbe(
+  file: string,
+  threshold: number,
+  { groupSize, bypass, start, end }: Geometry,
+  { layers }: Anatomy,
+): Promise<Plan> {
+  const [{ choosePlan }, { readProbe }] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
+  const probe = await readProbe(file);
+  if (probe.layers !== layers.length) {
+    throw new UsageError('PROBE_OTHER_MODEL', `${file} is of another model.`, {
+      expected: `${layers.length} layers, as the model has`,
+      found: `${probe.layers} layers`,
+      hint: 'probe this model',
+    });
+  }
+  const { plan: chosen } = choosePlan({
+    layers: probe.layers,
+    similarity: probe.metrics.cosine,
+    threshold,
+    groupSizes: groupSize === undefined ? undefined : [groupSize],
+    from: start,
+    to: end,
+    bypass,
+  });
+  return { ...chosen, provenance: { ...chosen.provenance, probe: probe.model.sha256 } };
+}
+
 export function parseBypass(value: unknown): Bypass | undefined {
   return value === 'full' ? 'full' : wholeNumber('bypass')(value);
 }
