@@ -1,0 +1,81 @@
+/** The queue is full: `retryAfter` seconds from now there may be room. */
+export class QueueFullError extends Error {
+  override readonly name = 'QueueFullError';
+  readonly retryAfter: number;
+
+  constructor(retryAfter: number) {
+    super('The queue is full.');
+    this.retryAfter = retryAfter;
+  }
+}
+
+interface Waiting {
+  readonly start: () => void;
+}
+
+/**
+ * Gives one caller after the other its turn, in the order in which they came, and lets no more than `limit`
+ * wait.
+ */
+export class TurnQueue {
+  readonly #limit: number;
+  readonly #waiting: Waiting[] = [];
+  #busy = false;
+  /** Mean length of a turn in milliseconds, later turns counting more. */
+  #mean = 1000;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /**
+   * Waits for a turn.
+   *
+   * @returns ends the turn; calling it again does nothing
+   * @throws QueueFullError at once; the signal's reason when the caller goes away before its turn
+   */
+  async turn(signal: AbortSignal): Promise<() => void> {
+    signal.throwIfAborted();
+    if (this.#busy) {
+      if (this.#waiting.length >= this.#limit) throw new QueueFullError(this.#estimate());
+      await this.#wait(signal);
+    }
+    this.#busy = true;
+    const began = performance.now();
+    let ended = false;
+    return () => {
+      if (ended) return;
+      ended = true;
+      this.#mean += 0.3 * (performance.now() - began - this.#mean);
+      const next = this.#waiting.shift();
+      // The next one's turn begins here, so that nobody who comes meanwhile gets in between.
+      if (next === undefined) this.#busy = false;
+      else next.start();
+    };
+  }
+
+  #wait(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        this.#waiting.splice(this.#waiting.indexOf(entry), 1);
+        reject(signal.reason);
+      };
+      const entry: Waiting = {
+        start: () => {
+          signal.removeEventListener('abort', leave);
+          resolve();
+        },
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      this.#waiting.push(entry);
+    });
+  }
+
+  #estimate(): number {
+    return Math.max(1, Math.ceil((this.#mean * (this.#waiting.length + 1)) / 1000));
+  }
+}

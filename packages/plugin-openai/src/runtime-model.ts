@@ -1,0 +1,202 @@
+import { readFile, stat } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { ModelFormatError, UsageError } from '@cqil/core';
+import { DecoderSession, generate, type SessionOptions } from '@cqil/runtime-gpu';
+import { Template } from '@huggingface/jinja';
+import { Tokenizer } from '@huggingface/tokenizers';
+import { z } from 'zod';
+import type { TextModel, TextPiece, TextRequest } from './model.js';
+import { Detokenizer } from './text/detokenizer.js';
+
+export interface TextModelOptions {
+  /** The name by which requests ask for the model; the folder's name when absent. */
+  readonly id?: string;
+  /** The graph, relative to the folder; `onnx/model.onnx` when absent. */
+  readonly graph?: string;
+  /** The most tokens that prompt and answer have together; the config's when absent. */
+  readonly contextLength?: number;
+  readonly session?: SessionOptions;
+}
+
+/** A model that runs on this machine; `dispose` frees it. */
+export interface LocalTextModel extends TextModel, AsyncDisposable {
+  dispose(): Promise<void>;
+}
+
+const ids = z.union([z.number().int(), z.array(z.number().int())]).nullish();
+const configSchema = z.looseObject({
+  max_position_embeddings: z.number().int().positive().nullish(),
+  n_positions: z.number().int().positive().nullish(),
+  eos_token_id: ids,
+});
+const token = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
+const templates = z.array(z.looseObject({ name: z.string(), template: z.string() }));
+const tokenizerSchema = z.looseObject({
+  chat_template: z.union([z.string(), templates]).nullish(),
+  bos_token: token,
+  eos_token: token,
+});
+
+/**
+ * Opens a model folder, as `cqil rewrite` or `cqil import` writes it: a graph, `config.json`, `tokenizer.json`
+ * and `tokenizer_config.json`.
+ *
+ * @throws UsageError `MODEL_NOT_FOUND`; ModelFormatError `MODEL_CONFIG_INVALID`; InferenceError
+ * @example
+ * const model = await openTextModel('./models/SmolLM2-135M-Instruct', { id: 'smollm2' });
+ */
+export async function openTextModel(folder: string, options: TextModelOptions = {}): Promise<LocalTextModel> {
+  const root = resolve(folder);
+  const graph = join(root, options.graph ?? join('onnx', 'model.onnx'));
+  const config = await read(root, 'config.json', configSchema);
+  const generation = await read(root, 'generation_config.json', z.looseObject({ eos_token_id: ids }), {});
+  const tokenizerConfig = await read(root, 'tokenizer_config.json', tokenizerSchema);
+  const tokenizerJson = await read(root, 'tokenizer.json', z.looseObject({}));
+  const chatTemplate = tokenizerConfig.chat_template ?? (await readText(root, 'chat_template.jinja'));
+
+  const tokenizer = new Tokenizer(tokenizerJson, tokenizerConfig);
+  const template = compile(chatTemplate);
+  const eosIds = [generation.eos_token_id ?? config.eos_token_id ?? []].flat();
+  const contextLength = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
+  if (contextLength === undefined || contextLength === null) {
+    throw new UsageError('CONTEXT_LENGTH_UNKNOWN', `${root} does not say how long its context is.`, {
+      expected: '`max_position_embeddings` in config.json',
+      found: 'none',
+      hint: 'give the option `contextLength`',
+    });
+  }
+  const { mtimeMs } = await stat(graph).catch((cause: unknown) => {
+    throw notFound(graph, cause);
+  });
+  const decoder = await DecoderSession.open(graph, options.session ?? {});
+
+  const dispose = () => decoder.dispose();
+  return {
+    id: options.id ?? basename(root),
+    created: Math.floor(mtimeMs / 1000),
+    contextLength,
+    encodeChat(messages) {
+      if (template === undefined) throw new Error('the model has no chat template.');
+      const text = template.render({
+        messages,
+        add_generation_prompt: true,
+        bos_token: contentOf(tokenizerConfig.bos_token),
+        eos_token: contentOf(tokenizerConfig.eos_token),
+      });
+      // The template has put the special tokens where they belong.
+      return tokenizer.encode(text, { add_special_tokens: false }).ids;
+    },
+    encode: (text) => tokenizer.encode(text).ids,
+    generate: (request) => pieces(decoder, tokenizer, new Set(eosIds), request),
+    dispose,
+    [Symbol.asyncDispose]: dispose,
+  };
+}
+
+async function* pieces(
+  decoder: DecoderSession,
+  tokenizer: Tokenizer,
+  eosIds: ReadonlySet<number>,
+  request: TextRequest,
+): AsyncGenerator<TextPiece, void> {
+  const { promptIds, maxTokens, temperature, topP, seed } = request;
+  const decode = (tokens: number[]) =>
+    tokens.length === 0
+      ? ''
+      : tokenizer.decode(tokens, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+  const detokenizer = new Detokenizer(decode, promptIds);
+  // The generation hands out tokens by a callback; they wait here for whoever iterates.
+  const waiting: number[] = [];
+  let wake = () => {};
+  const stop = new AbortController();
+  const leave = () => stop.abort(request.signal.reason);
+  if (request.signal.aborted) leave();
+  else request.signal.addEventListener('abort', leave, { once: true });
+
+  let over = false;
+  const work = generate(decoder, {
+    promptIds,
+    maxTokens,
+    eosIds: [...eosIds],
+    temperature,
+    topP,
+    seed,
+    signal: stop.signal,
+    onToken: (id) => {
+      waiting.push(id);
+      wake();
+    },
+  }).finally(() => {
+    over = true;
+    wake();
+  });
+  // Its failure is thrown below, to whoever iterates.
+  work.catch(() => {});
+  try {
+    for (;;) {
+      const id = waiting.shift();
+      if (id === undefined) {
+        if (over) break;
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      } else if (!eosIds.has(id)) {
+        yield { text: detokenizer.push(id), tokens: 1 };
+      }
+    }
+    const { finishReason } = await work;
+    yield { text: detokenizer.flush(), tokens: finishReason === 'stop' ? 1 : 0, finishReason };
+  } finally {
+    request.signal.removeEventListener('abort', leave);
+    stop.abort(new Error('nobody reads on'));
+    // The next generation must not begin while a step of this one runs.
+    await work.catch(() => {});
+  }
+}
+
+function compile(chatTemplate: string | z.infer<typeof templates> | undefined): Template | undefined {
+  if (chatTemplate === undefined) return undefined;
+  if (typeof chatTemplate === 'string') return new Template(chatTemplate);
+  const named = chatTemplate.find(({ name }) => name === 'default') ?? chatTemplate[0];
+  return named === undefined ? undefined : new Template(named.template);
+}
+
+function contentOf(special: z.infer<typeof token>): string {
+  return typeof special === 'string' ? special : (special?.content ?? '');
+}
+
+async function readText(root: string, name: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(root, name), 'utf8');
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw cause;
+  }
+}
+
+/** The parsed file, or what stands for it where it is missing. */
+async function read<T>(root: string, name: string, schema: z.ZodType<T>, missing?: T): Promise<T> {
+  const text = await readText(root, name);
+  if (text === undefined) {
+    if (missing !== undefined) return missing;
+    throw notFound(join(root, name));
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new ModelFormatError('MODEL_CONFIG_INVALID', `${join(root, name)} is not what it should be.`, {
+      found: cause instanceof Error ? cause.message : String(cause),
+      hint: 'fetch the file again, or repair it',
+      cause,
+    });
+  }
+}
+
+function notFound(file: string, cause?: unknown): UsageError {
+  return new UsageError('MODEL_NOT_FOUND', `There is no ${file}.`, {
+    expected: 'a model folder with a graph, config.json, tokenizer.json and tokenizer_config.json',
+    found: 'no such file',
+    hint: 'check the folder; other graphs than onnx/model.onnx are named by the option `graph`',
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
