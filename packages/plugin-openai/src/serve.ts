@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { EnvironmentError } from '@cqil/core';
 
@@ -28,8 +28,22 @@ export async function serve(
   handler: (request: Request) => Promise<Response>,
   { port = 8000, hostname = '127.0.0.1' }: ServeOptions = {},
 ): Promise<Server> {
+  // A connection without a request under way would keep the server open as long as its client likes; node
+  // closes those that have had one, and not those that have yet to begin.
+  const waiting = new Set<Socket>();
+  let closing = false;
   const server = createServer((incoming, outgoing) => {
+    const { socket } = incoming;
+    waiting.delete(socket);
+    outgoing.once('close', () => {
+      if (closing) socket.destroySoon();
+      else if (!socket.destroyed) waiting.add(socket);
+    });
     handle(handler, incoming, outgoing).catch(() => outgoing.destroy());
+  });
+  server.on('connection', (socket) => {
+    waiting.add(socket);
+    socket.once('close', () => waiting.delete(socket));
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) =>
@@ -48,13 +62,9 @@ export async function serve(
     url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`,
     close: () =>
       new Promise((resolve) => {
-        // A connection becomes idle some time after its last answer; clients would keep it open for long.
-        const idle = setInterval(() => server.closeIdleConnections(), 20);
-        server.close(() => {
-          clearInterval(idle);
-          resolve();
-        });
-        server.closeIdleConnections();
+        closing = true;
+        server.close(() => resolve());
+        for (const socket of waiting) socket.destroy();
       }),
   };
 }

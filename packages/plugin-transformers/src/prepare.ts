@@ -2,7 +2,15 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, posix, relative, sep } from 'node:path';
 import { EnvironmentError, type Plan, PlanError, parsePlan, stringifyPlan, UsageError } from '@cqil/core';
-import { FileRange, type Model, PLAN_METADATA_KEY, readModel, rewriteModel } from '@cqil/planner';
+import {
+  FileRange,
+  type Model,
+  type ModelSource,
+  PLAN_METADATA_KEY,
+  readModel,
+  rewriteCheck,
+  rewriteModel,
+} from '@cqil/planner';
 import type { PretrainedModelOptions } from '@huggingface/transformers';
 import { cacheKey } from './cache/key.js';
 import { cacheFolders } from './cache/location.js';
@@ -127,30 +135,27 @@ async function rewritten(
   cqil: CqilOptions,
 ): Promise<string> {
   const files = await stampSources(model, dir, graph);
+  const source: ModelSource = {
+    root: dir,
+    onnxFile: join(dir, graph),
+    onnxRelative: graph,
+    dtype,
+    layout: 'transformers',
+    available: [],
+    // Configs and tokenizer are read from the model's own folder.
+    sideFiles: [],
+  };
   return findOrBuild({
     key: cacheKey({ plan, graph, dtype, files, planner: plannerVersion() }),
     folders: cacheFolders(dir, cqil.cacheDir),
     modelDir: dir,
     source: { graph, files },
     build: (folder) =>
-      rewriteModel(
-        {
-          root: dir,
-          onnxFile: join(dir, graph),
-          onnxRelative: graph,
-          dtype,
-          layout: 'transformers',
-          available: [],
-          // Configs and tokenizer are read from the model's own folder.
-          sideFiles: [],
-        },
-        plan,
-        folder,
-        {
-          ...(cqil.onProgress === undefined ? {} : { onProgress: cqil.onProgress }),
-          ...(cqil.signal === undefined ? {} : { signal: cqil.signal }),
-        },
-      ),
+      rewriteModel(source, plan, folder, {
+        ...(cqil.verify === false ? {} : { check: rewriteCheck(source) }),
+        ...(cqil.onProgress === undefined ? {} : { onProgress: cqil.onProgress }),
+        ...(cqil.signal === undefined ? {} : { signal: cqil.signal }),
+      }),
   });
 }
 

@@ -20,6 +20,11 @@ export interface CqilOptions {
    * the model's folder cannot be written).
    */
   readonly cacheDir?: string;
+  /**
+   * Checks the rewritten graph against the original before it is kept: structure, inputs and outputs, weights,
+   * and, up to 2 GB, the numbers on short inputs. `false` leaves that out; done when absent.
+   */
+  readonly verify?: boolean;
   /** Told of the rewriting. Downloads and loading report to Transformers.js's own `progress_callback`. */
   readonly onProgress?: OnProgress;
   /** Stops a rewriting that is under way. */

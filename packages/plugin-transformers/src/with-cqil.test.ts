@@ -87,14 +87,14 @@ describe('AutoModelForCausalLM', () => {
   });
 
   it.each(['fp16', 'q8'] as const)('loads dtype %s', async (dtype) => {
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const logits = await logitsOf(await AutoModelForCausalLM.from_pretrained(model, { dtype }));
     expect(logits).toEqual(await referenceLogits(model, plan, dtype));
   });
 
   it('rewrites once, beside the model, and leaves the model as it is', async () => {
     const files = readdirSync(model, { recursive: true }).sort();
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     keep(await AutoModelForCausalLM.from_pretrained(model));
     const [key] = entriesIn(model);
     const graph = join(model, '.cqil', key!, 'onnx', 'model.onnx');
@@ -106,7 +106,7 @@ describe('AutoModelForCausalLM', () => {
   });
 
   it('rewrites once for loads at the same time', async () => {
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const models = await Promise.all([1, 2, 3].map(() => AutoModelForCausalLM.from_pretrained(model)));
     const [first, ...others] = await Promise.all(models.map(logitsOf));
     for (const logits of others) expect(logits).toEqual(first);
@@ -114,7 +114,7 @@ describe('AutoModelForCausalLM', () => {
   });
 
   it('rewrites anew when the model changes, or the entry is damaged', async () => {
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const logits = await logitsOf(await AutoModelForCausalLM.from_pretrained(model));
     const [key] = entriesIn(model);
     truncateSync(join(model, '.cqil', key!, 'onnx', 'model.onnx'), 1000);
@@ -129,7 +129,7 @@ describe('AutoModelForCausalLM', () => {
   it('uses the cache folder of the user where the model cannot be written to, or one that is named', async () => {
     const expected = await referenceLogits(model, plan);
     writeFileSync(join(model, '.cqil'), 'a file where the folder would be');
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     expect(await logitsOf(await AutoModelForCausalLM.from_pretrained(model))).toEqual(expected);
     expect(existsSync(join(process.env.XDG_CACHE_HOME!, 'cqil', 'transformers'))).toBe(true);
 
@@ -142,7 +142,11 @@ describe('AutoModelForCausalLM', () => {
   it('works through a link to the model, with the cache elsewhere', async () => {
     const link = join(temporaryFolder(), 'link');
     symlinkSync(model, link);
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan, cacheDir: temporaryFolder() });
+    const { AutoModelForCausalLM } = withCqil(transformers, {
+      plan,
+      verify: false,
+      cacheDir: temporaryFolder(),
+    });
     const logits = await logitsOf(await AutoModelForCausalLM.from_pretrained(link));
     expect(logits).toEqual(await referenceLogits(model, plan));
   });
@@ -155,7 +159,7 @@ describe('AutoModelForCausalLM', () => {
     env.localModelPath = root;
     const expected = await referenceLogits(model, plan);
     renameSync(join(model, 'onnx', 'model.onnx'), join(model, 'decoder.onnx'));
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const logits = await logitsOf(
       await AutoModelForCausalLM.from_pretrained('org/model', {
         subfolder: '',
@@ -168,7 +172,7 @@ describe('AutoModelForCausalLM', () => {
   });
 
   it('stays a class of Transformers.js', () => {
-    const { AutoModelForCausalLM } = withCqil(transformers);
+    const { AutoModelForCausalLM } = withCqil(transformers, { verify: false });
     expect(AutoModelForCausalLM.name).toBe('AutoModelForCausalLM');
     expect(AutoModelForCausalLM.supports('llama')).toBe(true);
     expect(AutoModelForCausalLM.supports('bert')).toBe(false);
@@ -176,7 +180,7 @@ describe('AutoModelForCausalLM', () => {
 });
 
 describe('the plan', () => {
-  const { AutoModelForCausalLM } = withCqil(transformers);
+  const { AutoModelForCausalLM } = withCqil(transformers, { verify: false });
 
   it.each<[string, (file: string) => string | URL | Plan]>([
     ['document', () => plan],
@@ -199,13 +203,13 @@ describe('the plan', () => {
   it('is not needed: without one, and with `cqil: false`, the model is loaded as it is', async () => {
     const expected = await stockLogits(model);
     expect(await logitsOf(await AutoModelForCausalLM.from_pretrained(model))).toEqual(expected);
-    const own = withCqil(transformers, { plan }).AutoModelForCausalLM;
+    const own = withCqil(transformers, { plan, verify: false }).AutoModelForCausalLM;
     expect(await logitsOf(await own.from_pretrained(model, { cqil: false }))).toEqual(expected);
     expect(entriesIn(model)).toEqual([]);
   });
 
   it('of one model takes the place of the default one', async () => {
-    const own = withCqil(transformers, { plan }).AutoModelForCausalLM;
+    const own = withCqil(transformers, { plan, verify: false }).AutoModelForCausalLM;
     const logits = await logitsOf(await own.from_pretrained(model, { cqil: { plan: other } }));
     expect(logits).toEqual(await referenceLogits(model, other));
   });
@@ -241,7 +245,7 @@ describe("pipeline('text-generation')", () => {
     const expected = await stock(messages, generation);
 
     const progress: transformers.ProgressInfo[] = [];
-    const { pipeline } = withCqil(transformers, { plan });
+    const { pipeline } = withCqil(transformers, { plan, verify: false });
     const generator = keep(
       await pipeline('text-generation', model, {
         dtype: 'fp32',
@@ -269,7 +273,7 @@ describe("pipeline('text-generation')", () => {
   });
 
   it('reads the tokenizer and the generation config from the model, not from a copy', async () => {
-    const { pipeline } = withCqil(transformers, { plan });
+    const { pipeline } = withCqil(transformers, { plan, verify: false });
     keep(await pipeline('text-generation', model));
     const file = join(model, 'generation_config.json');
     const config = JSON.parse(readFileSync(file, 'utf8'));
@@ -279,7 +283,7 @@ describe("pipeline('text-generation')", () => {
   });
 
   it('is disposed with its model, and twice', async () => {
-    const { pipeline } = withCqil(transformers, { plan });
+    const { pipeline } = withCqil(transformers, { plan, verify: false });
     const generator = await pipeline('text-generation', model);
     await generator.dispose();
     await generator.dispose();
@@ -287,14 +291,14 @@ describe("pipeline('text-generation')", () => {
   });
 
   it('wants a model beside a plan', async () => {
-    const { pipeline } = withCqil(transformers, { plan });
+    const { pipeline } = withCqil(transformers, { plan, verify: false });
     await expect(pipeline('text-generation')).rejects.toMatchObject({ code: 'MODEL_REQUIRED' });
   });
 });
 
 describe('everything else', () => {
   it('of the namespace is there, untouched', () => {
-    const own = withCqil(transformers, { plan });
+    const own = withCqil(transformers, { plan, verify: false });
     for (const [name, value] of Object.entries(transformers)) {
       if (name === 'pipeline' || name === 'AutoModelForCausalLM') continue;
       expect(own[name as keyof typeof own]).toBe(value);
@@ -319,7 +323,7 @@ describe('everything else', () => {
 });
 
 describe('bad input', () => {
-  const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+  const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
 
   async function codeOf(work: Promise<unknown>): Promise<unknown> {
     const error: unknown = await work.then(
@@ -372,7 +376,7 @@ describe('a model on a hub', () => {
 
   it('is downloaded once into the file cache of Transformers.js, and planned there', async () => {
     const expected = await referenceLogits(model, plan);
-    const { AutoModelForCausalLM, pipeline } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM, pipeline } = withCqil(transformers, { plan, verify: false });
     {
       await using hub = await startHub(model);
       env.remoteHost = hub.url;
@@ -406,7 +410,7 @@ describe('a model on a hub', () => {
     await using hub = await startHub(model);
     env.remoteHost = hub.url;
     const cache_dir = temporaryFolder();
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const options = { revision: 'v2', cache_dir };
     const logits = await logitsOf(await AutoModelForCausalLM.from_pretrained(id, options));
     expect(logits).toEqual(await referenceLogits(model, plan));
@@ -419,7 +423,7 @@ describe('a model on a hub', () => {
     writeFileSync(join(model, 'cqil.plan.json'), JSON.stringify(plan));
     await using hub = await startHub(model);
     env.remoteHost = hub.url;
-    const { AutoModelForCausalLM } = withCqil(transformers);
+    const { AutoModelForCausalLM } = withCqil(transformers, { verify: false });
     expect(await logitsOf(await AutoModelForCausalLM.from_pretrained(id))).toEqual(expected);
   });
 
@@ -427,7 +431,7 @@ describe('a model on a hub', () => {
     const expected = await stockLogits(model);
     await using hub = await startHub(model);
     env.remoteHost = hub.url;
-    const { AutoModelForCausalLM } = withCqil(transformers);
+    const { AutoModelForCausalLM } = withCqil(transformers, { verify: false });
     for (let i = 0; i < 2; i++) {
       expect(await logitsOf(await AutoModelForCausalLM.from_pretrained(id))).toEqual(expected);
     }
@@ -437,7 +441,7 @@ describe('a model on a hub', () => {
   it('that is not there, or lacks the graph, is refused with a code', async () => {
     await using hub = await startHub(model);
     env.remoteHost = hub.url;
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, verify: false });
     const failure = { code: 'MODEL_NOT_FOUND' };
     await expect(AutoModelForCausalLM.from_pretrained('org/none')).rejects.toMatchObject(failure);
     await expect(AutoModelForCausalLM.from_pretrained(id, { dtype: 'q4' })).rejects.toMatchObject(failure);
