@@ -55,6 +55,20 @@ describe('the command line', () => {
     expect(stderr).not.toContain('    at ');
   });
 
+  it('says what is wrong with an option, wholly', async () => {
+    const { code, stdout } = await cqil('plan', 'x', '--group-size', 'two', '--out', 'y', '--json');
+    expect(code).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({
+      error: {
+        code: 'OPTION_INVALID',
+        message: '--group-size is not a number it can use.',
+        expected: 'a whole number of at least 2',
+        found: '"two"',
+        hint: 'write it as --group-size 2',
+      },
+    });
+  });
+
   it('prints one JSON document about a failure with --json', async () => {
     const { code, stdout } = await cqil('nonsense', '--json');
     expect(code).toBe(2);

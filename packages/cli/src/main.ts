@@ -1,8 +1,9 @@
 import { createRequire } from 'node:module';
-import { CqilError, UsageError } from '@cqil/core';
+import { UsageError } from '@cqil/core';
 import yargs from 'yargs';
 import type { BoundRun, CommandContext } from './command.js';
 import { commands } from './commands/index.js';
+import { takeRefusal } from './options.js';
 import { suggestion } from './suggest.js';
 import { EXIT, exitCodeOf, failureDocument, printFailure } from './terminal/failure.js';
 import { type ProgressDisplay, progressDisplay } from './terminal/progress.js';
@@ -107,6 +108,7 @@ function parse(argv: readonly string[]): Parsed {
     });
   }
   let output = '';
+  takeRefusal();
   let failure: Error | null | undefined;
   // Without a command the help is what there is to say.
   parser.parse(
@@ -117,8 +119,7 @@ function parse(argv: readonly string[]): Parsed {
       output = text;
     },
   );
-  if (failure instanceof CqilError) throw failure;
-  if (failure) throw wrongUsage(failure.message, word, known);
+  if (failure) throw takeRefusal() ?? wrongUsage(failure.message, word, known);
   if (chosen !== undefined) return chosen;
   return {
     kind: 'help',

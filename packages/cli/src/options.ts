@@ -1,5 +1,20 @@
-import { UsageError } from '@cqil/core';
+import { type CqilErrorDetails, UsageError } from '@cqil/core';
 import type { Argv } from 'yargs';
+
+let refused: UsageError | undefined;
+
+/** yargs keeps only the message of what a coercion throws; parsing is synchronous, so the error can wait here. */
+function refusal(code: string, message: string, details: CqilErrorDetails): UsageError {
+  refused = new UsageError(code, message, details);
+  return refused;
+}
+
+/** What the option parsers below last threw, once. */
+export function takeRefusal(): UsageError | undefined {
+  const taken = refused;
+  refused = undefined;
+  return taken;
+}
 
 /** `value` as a whole number of at least `min`; yargs hands over NaN and arrays without a word. */
 export function wholeNumber(option: string, min = 0): (value: unknown) => number | undefined {
@@ -8,7 +23,7 @@ export function wholeNumber(option: string, min = 0): (value: unknown) => number
     const text = typeof value === 'string' || typeof value === 'number' ? String(value).trim() : '';
     const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (Number.isSafeInteger(number) && number >= min) return number;
-    throw new UsageError('OPTION_INVALID', `--${option} is not a number it can use.`, {
+    throw refusal('OPTION_INVALID', `--${option} is not a number it can use.`, {
       expected: `a whole number of at least ${min}`,
       found: JSON.stringify(value) ?? 'nothing',
       hint: `write it as --${option} ${Math.max(min, 1)}`,
@@ -22,7 +37,7 @@ export function fraction(option: string, min: number, max: number): (value: unkn
     if (value === undefined) return undefined;
     const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : Number.NaN;
     if (number >= min && number <= max) return number;
-    throw new UsageError('OPTION_INVALID', `--${option} is not a number it can use.`, {
+    throw refusal('OPTION_INVALID', `--${option} is not a number it can use.`, {
       expected: `a number from ${min} to ${max}`,
       found: JSON.stringify(value) ?? 'nothing',
       hint: `write it as --${option} ${max}`,
@@ -36,7 +51,7 @@ export function oneText(option: string): (value: unknown) => string {
     if (typeof value === 'string' && value !== '') return value;
     // yargs asks for a missing option itself.
     if (value === undefined) return value as unknown as string;
-    throw new UsageError('OPTION_INVALID', `--${option} takes one value.`, {
+    throw refusal('OPTION_INVALID', `--${option} takes one value.`, {
       expected: `--${option} once, with a value`,
       found: Array.isArray(value) ? `${value.length} values` : 'no value',
       hint: 'leave one',
