@@ -118,6 +118,7 @@ function checkTopGraph(model: Model, report: Report): void {
   for (const sparse of graph.rest.sparseInitializer) known.add(sparse.values?.name ?? '');
   const scope: Scope = {
     known,
+    outerMakers: new Map(),
     opsets: new Set(opsets.keys()),
     cyclic: () => cyclicNodes(graph.nodes),
     report,
@@ -129,6 +130,8 @@ function checkTopGraph(model: Model, report: Report): void {
 interface Scope {
   /** Names of this graph and the graphs around it that can be read so far. */
   readonly known: Set<string>;
+  /** Nodes of the graphs around this one, by what they make. */
+  readonly outerMakers: ReadonlyMap<string, NodeProto>;
   readonly opsets: ReadonlySet<string>;
   readonly cyclic: () => ReadonlySet<NodeProto>;
   readonly report: Report;
@@ -136,7 +139,7 @@ interface Scope {
 
 function checkNodes(nodes: readonly NodeProto[], scope: Scope): void {
   const { known, opsets, report } = scope;
-  const makers = new Map<string, NodeProto>();
+  const makers = new Map(scope.outerMakers);
   for (const node of nodes) for (const output of node.output) if (output !== '') makers.set(output, node);
   let cyclic: ReadonlySet<NodeProto> | undefined;
   for (const node of nodes) {
@@ -173,7 +176,7 @@ function checkNodes(nodes: readonly NodeProto[], scope: Scope): void {
       );
     }
     checkAttributes(node, label, report);
-    for (const graph of subgraphs(node)) checkSubgraph(graph, scope);
+    for (const graph of subgraphs(node)) checkSubgraph(graph, scope, makers);
     for (const output of node.output) {
       if (output === '') continue;
       if (known.has(output)) duplicate(report, output, label);
@@ -182,13 +185,13 @@ function checkNodes(nodes: readonly NodeProto[], scope: Scope): void {
   }
 }
 
-function checkSubgraph(graph: GraphProto, outer: Scope): void {
+function checkSubgraph(graph: GraphProto, outer: Scope, outerMakers: Scope['outerMakers']): void {
   const known = new Set(outer.known);
   for (const { name } of [...graph.input, ...graph.initializer]) {
     if (outer.known.has(name)) duplicate(outer.report, name, `the subgraph "${graph.name}"`);
     known.add(name);
   }
-  const scope: Scope = { ...outer, known, cyclic: () => cyclicNodes(graph.node) };
+  const scope: Scope = { ...outer, known, outerMakers, cyclic: () => cyclicNodes(graph.node) };
   checkNodes(graph.node, scope);
   checkOutputs(graph.output, known, outer.report);
 }

@@ -67,8 +67,8 @@ export async function verify(
       found: 'none',
     });
   }
-  const before = typeof original === 'string' ? await locateModel(original) : original;
   const after = typeof rewritten === 'string' ? await locateModel(rewritten) : rewritten;
+  const before = typeof original === 'string' ? await locateOriginal(original, after) : original;
   const [originalModel, rewrittenModel] = [await readModel(before.onnxFile), await readModel(after.onnxFile)];
   const ids = options.structureOnly === true ? undefined : await tokenIds(before, options);
   const { text: _, ...settings } = options;
@@ -93,6 +93,20 @@ export async function verify(
     detail: describeQuality(quality),
   };
   return { ...withChecks(report, [check]), quality };
+}
+
+/** Of several graphs in the original's folder the one of the rewritten model's dtype. */
+async function locateOriginal(path: string, rewritten: ModelSource): Promise<ModelSource> {
+  const { dtype } = rewritten;
+  if (dtype === 'as-is') return locateModel(path);
+  try {
+    const chosen = await locateModel(path);
+    const other = chosen.dtype !== dtype && chosen.available.includes(dtype);
+    return other ? await locateModel(path, { dtype }) : chosen;
+  } catch (error) {
+    if (!isCoded(error, 'MODEL_DTYPE_MISSING')) throw error;
+    return locateModel(path, { dtype });
+  }
 }
 
 export interface VerifyRewrittenOptions
