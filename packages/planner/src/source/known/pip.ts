@@ -103,7 +103,8 @@ function run(
     });
     child.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') resolve('missing');
-      else reject(signal?.aborted ? signal.reason : error);
+      // A stopped pip may still be writing: what it left can be removed only when it is gone.
+      else if (signal?.aborted !== true || child.pid === undefined) reject(error);
     });
     child.on('close', (code) => (signal?.aborted ? reject(signal.reason) : resolve({ code, stderr })));
   });
