@@ -3,8 +3,8 @@ import { describeNode, elementType, type Graph, isFloatType } from '../onnx/inde
 import { type Dataflow, type Operation, postDominators } from './dataflow.js';
 import type { ResidualAdd } from './types.js';
 
-/** Operations that carry the stream on without changing what it means. */
-const CARRIERS = new Set(['Cast', 'Identity']);
+/** Operations that carry the stream on without changing what it means; OPT folds batch and sequence for its FFN. */
+const CARRIERS = new Set(['Cast', 'Flatten', 'Identity', 'Reshape', 'Squeeze', 'Unsqueeze']);
 const SUMS = new Set(['Add', 'Sum']);
 
 export interface Stream {
@@ -122,10 +122,17 @@ function walk(dataflow: Dataflow, toLogits: ReadonlySet<Operation>, sink: Operat
         contributions: step.contributions,
         sum: output,
         carried: output,
+        carriers: [],
       });
-    } else if (CARRIERS.has(operation.op) && interrupted === undefined) {
+    } else if (
+      CARRIERS.has(operation.op) &&
+      operation.inputs[0] === carried &&
+      interrupted === undefined
+    ) {
       const last = adds.pop();
-      if (last !== undefined) adds.push({ ...last, carried: output });
+      if (last !== undefined) {
+        adds.push({ ...last, carried: output, carriers: [...last.carriers, operation.node] });
+      }
     } else {
       interrupted ??= operation;
     }

@@ -13,12 +13,14 @@ export interface ResidualAdd {
   readonly fused: boolean;
   /** What the stream was before: the value that the step's branches read, too. */
   readonly skip: string;
-  /** What is added to it, each `[batch, seq, hidden]`, or a bias `[hidden]` that the fused node adds. */
+  /** What is added to it, each of the shape of `skip`, or a bias `[hidden]` that the fused node adds. */
   readonly contributions: readonly string[];
   /** The sum. In a fused node that nobody asked for it, the name that it would have. */
   readonly sum: string;
-  /** The sum behind casts that everything else reads it through; the same as `sum` where there are none. */
+  /** The sum behind its carriers, which everything else reads; the same as `sum` where there are none. */
   readonly carried: string;
+  /** Nodes that carry the sum on in another type or shape: casts, or reshapes to `[batch * seq, hidden]` and back. */
+  readonly carriers: readonly Node[];
 }
 
 export type NormKind = 'rms' | 'layer' | 'none';

@@ -11,6 +11,7 @@ import { type Anatomy, analyze, type BranchAnatomy, type LayerAnatomy } from '..
 import {
   type AttributeValue,
   floatAttribute,
+  intAttribute,
   type Model,
   makeNode,
   type Node,
@@ -70,6 +71,14 @@ function checkPlan(plan: Plan, anatomy: Anatomy): void {
   }
   for (const { layers, bypass } of plan.groups) {
     const first = layers[0] as number;
+    const makes = layers.map((layer) => carrierKinds(anatomy.layers[layer]));
+    const other = layers.find((_, j) => makes[j] !== makes[0]);
+    if (other !== undefined) {
+      notGroupable.set(
+        other,
+        `its FFN reads the stream in another type or shape than that of layer ${first}`,
+      );
+    }
     if (bypass === 'full' && anatomy.layers[first]?.kind === 'ffn-only') {
       notGroupable.set(
         first,
@@ -78,6 +87,12 @@ function checkPlan(plan: Plan, anatomy: Anatomy): void {
     }
   }
   validatePlan(plan, { layers: anatomy.layers.length, forms: ['branches'], notGroupable });
+}
+
+/** In which way the stream changes type or shape between a layer's attention and its FFN. */
+function carrierKinds(layer: LayerAnatomy | undefined): string {
+  const carriers = layer?.kind === 'sequential' ? (layer.attention?.add.carriers ?? []) : [];
+  return carriers.map((node) => `${node.opType} ${intAttribute(node, 'to') ?? ''}`).join();
 }
 
 function notesOn(plan: Plan, anatomy: Anatomy): string[] {
@@ -136,7 +151,7 @@ class GroupRewrite {
     const attention = this.layers.map((layer) => this.#contribution(layer, layer.attention, 'attention'));
     const ffn = this.layers.map((layer) => this.#contribution(layer, layer.ffn, 'ffn'));
     this.#ffnInputs(attention);
-    this.#joinOutput(this.layers.flatMap((_, j) => [attention[j], ffn[j]]).filter((v) => v !== undefined));
+    this.#joinOutput(attention, ffn);
   }
 
   /**
@@ -199,14 +214,36 @@ class GroupRewrite {
   }
 
   /** Makes all layers but the first read the group's input, and the last sum the group's output. */
-  #joinOutput(terms: readonly string[]): void {
+  #joinOutput(attention: readonly (string | undefined)[], ffn: readonly (string | undefined)[]): void {
     for (const [j, layer] of this.layers.entries()) {
       const before = this.layers[j - 1];
       if (before !== undefined && layer.attention !== undefined) this.#startBranch(layer, before, this.#x);
     }
-    const last = lastBranch(this.layers.at(-1) as LayerAnatomy);
-    const sum = this.#sum(terms, 'sum', last.add.node) as string;
-    this.#replaceAdd(last, sum, 'output');
+    const layer = this.layers.at(-1) as LayerAnatomy;
+    const last = lastBranch(layer);
+    const carriers = layer.kind === 'sequential' ? (layer.attention?.add.carriers ?? []) : [];
+    if (carriers.length > 0) {
+      const half = this.#sum([this.#x, ...defined(attention)], 'attention_sum', last.add.node) as string;
+      const sum = this.#sum(defined(ffn), 'sum', last.add.node) as string;
+      this.#replaceAdd(last, sum, 'output', this.#carry(half, carriers, last.add.node));
+      return;
+    }
+    const terms = this.layers.flatMap((_, j) => defined([attention[j], ffn[j]]));
+    this.#replaceAdd(last, this.#sum(terms, 'sum', last.add.node) as string, 'output');
+  }
+
+  /** Brings a value of the stream into the type and shape in which the FFN's contributions are added to it. */
+  #carry(value: string, carriers: readonly Node[], place: Node): string {
+    let carried = value;
+    for (const carrier of carriers) {
+      const node = cloneNode(carrier);
+      node.name = this.names.fresh(`${this.prefix}/attention_sum/${node.opType}`);
+      node.input = [carried, ...carrier.input.slice(1)];
+      carried = this.names.fresh(`${node.name}_output_0`);
+      node.output = [carried];
+      this.edit.replace(place, [node]);
+    }
+    return carried;
   }
 
   /** Lets a layer read `input` instead of the sum behind the layer before it, which goes. */
@@ -220,19 +257,19 @@ class GroupRewrite {
     this.edit.read(add.carried, input);
   }
 
-  /** Puts `x + value` where a residual sum stood, under the sum's name, fused with the norm if it was. */
-  #replaceAdd(branch: BranchAnatomy, value: string, name: string): void {
+  /** Puts `x + value` (or another value than x) where a residual sum stood, under the sum's name, fused with the norm if it was. */
+  #replaceAdd(branch: BranchAnatomy, value: string, name: string, skip = this.#x): void {
     const { node, fused, sum } = branch.add;
     const nodeName = this.names.fresh(`${this.prefix}/${name}${fused ? '' : '/Add'}`);
     if (!fused) {
-      this.edit.replace(node, [makeNode('Add', [this.#x, value], [sum], { name: nodeName })]);
+      this.edit.replace(node, [makeNode('Add', [skip, value], [sum], { name: nodeName })]);
       return;
     }
     const { bias } = SKIP_NORMS[node.opType] as { bias: number };
     const weights = node.input.slice(2, bias);
     const copy = cloneNode(node);
     copy.name = nodeName;
-    copy.input = trimmed([this.#x, value, ...weights]);
+    copy.input = trimmed([skip, value, ...weights]);
     this.edit.replace(node, [copy]);
   }
 
@@ -249,6 +286,10 @@ class GroupRewrite {
     this.edit.replace(place, [makeNode('Add', [left, right], [output], { name: nodeName })]);
     return output;
   }
+}
+
+function defined(values: readonly (string | undefined)[]): string[] {
+  return values.filter((value) => value !== undefined);
 }
 
 function lastBranch(layer: LayerAnatomy): BranchAnatomy {
