@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { ModelFormatError, UsageError } from '@cqil/core';
 import { DecoderSession, generate, type SessionOptions } from '@cqil/runtime-gpu';
@@ -11,7 +11,7 @@ import { Detokenizer } from './text/detokenizer.js';
 export interface TextModelOptions {
   /** The name by which requests ask for the model; the folder's name when absent. */
   readonly id?: string;
-  /** The graph, relative to the folder; `onnx/model.onnx` when absent. */
+  /** The graph, relative to the folder; when absent the only one, or `onnx/model.onnx` of several. */
   readonly graph?: string;
   /** The most tokens that prompt and answer have together; the config's when absent. */
   readonly contextLength?: number;
@@ -47,7 +47,7 @@ const tokenizerSchema = z.looseObject({
  */
 export async function openTextModel(folder: string, options: TextModelOptions = {}): Promise<LocalTextModel> {
   const root = resolve(folder);
-  const graph = join(root, options.graph ?? join('onnx', 'model.onnx'));
+  const graph = join(root, options.graph ?? (await onlyGraph(root)));
   const config = await read(root, 'config.json', configSchema);
   const generation = await read(root, 'generation_config.json', z.looseObject({ eos_token_id: ids }), {});
   const tokenizerConfig = await read(root, 'tokenizer_config.json', tokenizerSchema);
@@ -192,11 +192,33 @@ async function read<T>(root: string, name: string, schema: z.ZodType<T>, missing
   }
 }
 
+/** Models that were rewritten or imported hold one graph; its name tells its dtype. */
+async function onlyGraph(root: string): Promise<string> {
+  const names = async (folder: string) =>
+    (await readdir(join(root, folder)).catch(() => []))
+      .filter((name) => name.endsWith('.onnx'))
+      .map((name) => join(folder, name));
+  const graphs = [...(await names('onnx')), ...(await names('.'))];
+  const [only] = graphs;
+  const usual = join('onnx', 'model.onnx');
+  if (graphs.includes(usual)) return usual;
+  if (only !== undefined && graphs.length === 1) return only;
+  throw new UsageError(
+    'MODEL_NOT_FOUND',
+    `${root} holds ${graphs.length === 0 ? 'no graph' : 'several graphs'}.`,
+    {
+      expected: `one .onnx file, or ${usual}`,
+      found: graphs.join(', ') || 'none',
+      hint: 'check the folder, or name the graph by the option `graph`',
+    },
+  );
+}
+
 function notFound(file: string, cause?: unknown): UsageError {
   return new UsageError('MODEL_NOT_FOUND', `There is no ${file}.`, {
     expected: 'a model folder with a graph, config.json, tokenizer.json and tokenizer_config.json',
     found: 'no such file',
-    hint: 'check the folder; other graphs than onnx/model.onnx are named by the option `graph`',
+    hint: 'check the folder',
     ...(cause === undefined ? {} : { cause }),
   });
 }

@@ -1,0 +1,132 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DecoderSession, generate } from '@cqil/runtime-gpu';
+import { Tokenizer } from '@huggingface/tokenizers';
+import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createOpenAIHandler } from './handler.js';
+import type { TextRequest } from './model.js';
+import { type LocalTextModel, openTextModel } from './runtime-model.js';
+import { collect } from './test/collect.js';
+import { type TinyModel, tinyModel } from './test/tiny-model.js';
+
+let tiny: TinyModel;
+let model: LocalTextModel;
+
+beforeAll(async () => {
+  tiny = tinyModel();
+  model = await openTextModel(tiny.folder, { id: 'tiny', graph: 'onnx/model.onnx' });
+});
+
+afterAll(async () => {
+  await model.dispose();
+  tiny[Symbol.dispose]();
+});
+
+const request = (more: Partial<TextRequest> = {}): TextRequest => ({
+  promptIds: model.encode('Once upon a time'),
+  maxTokens: 40,
+  temperature: 0,
+  topP: 1,
+  seed: 1,
+  signal: new AbortController().signal,
+  ...more,
+});
+
+describe('openTextModel', () => {
+  it('reads what the folder says', () => {
+    expect(model).toMatchObject({ id: 'tiny', contextLength: 256 });
+    expect(model.created).toBeGreaterThan(1_500_000_000);
+    // One token for each byte, after the three special ones.
+    expect(model.encode('é')).toEqual([0xc3 + 3, 0xa9 + 3]);
+    const chat = model.encodeChat([{ role: 'user', content: 'a' }]);
+    const bytes = (text: string) => [...new TextEncoder().encode(text)].map((byte) => byte + 3);
+    expect(chat).toEqual([1, ...bytes('user: a\n'), 1, ...bytes('assistant: ')]);
+  });
+
+  it('generates the tokens of the runtime, as text', async () => {
+    const decoder = await DecoderSession.open(join(tiny.folder, 'onnx/model.onnx'));
+    const { promptIds } = request();
+    const { ids } = await generate(decoder, { promptIds, maxTokens: 40, eosIds: [2] });
+    await decoder.dispose();
+    const pieces = await collect(model.generate(request()));
+    expect(pieces.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(ids.length);
+    expect(pieces.at(-1)?.finishReason).toBe(ids.at(-1) === 2 ? 'stop' : 'length');
+    const read = (name: string) => JSON.parse(readFileSync(join(tiny.folder, name), 'utf8'));
+    const tokenizer = new Tokenizer(read('tokenizer.json'), read('tokenizer_config.json'));
+    expect(pieces.map(({ text }) => text).join('')).toBe(
+      tokenizer.decode(ids, { skip_special_tokens: true }),
+    );
+  });
+
+  it('repeats itself with a seed, and not with another', async () => {
+    const text = async (seed: number) =>
+      (await collect(model.generate(request({ temperature: 1, seed })))).map((piece) => piece.text).join('');
+    expect(await text(3)).toBe(await text(3));
+    expect(await text(3)).not.toBe(await text(4));
+  });
+
+  it('ends when nobody reads on, when it is told to, and is free for the next', async () => {
+    for await (const piece of model.generate(request({ maxTokens: 200 }))) {
+      expect(piece.tokens).toBe(1);
+      break;
+    }
+    const stop = new AbortController();
+    const stopped = collect(model.generate(request({ maxTokens: 200, signal: stop.signal })));
+    setTimeout(() => stop.abort(new Error('enough')), 20);
+    await expect(stopped).rejects.toThrow('enough');
+    expect(await collect(model.generate(request({ maxTokens: 1 })))).toHaveLength(2);
+  });
+
+  it('answers the client of OpenAI', async () => {
+    const handler = createOpenAIHandler({ models: [model] });
+    const client = new OpenAI({
+      apiKey: 'none',
+      baseURL: 'http://localhost/v1',
+      fetch: (url, init) => handler(new Request(url, init)),
+      maxRetries: 0,
+    });
+    const ask = {
+      model: 'tiny',
+      messages: [{ role: 'user' as const, content: 'Grüße' }],
+      max_tokens: 20,
+      temperature: 0,
+    };
+    const whole = await client.chat.completions.create(ask);
+    const chunks = await collect(await client.chat.completions.create({ ...ask, stream: true }));
+    const text = chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('');
+    expect(text).toBe(whole.choices[0]?.message.content);
+    expect(whole.usage?.prompt_tokens).toBe(model.encodeChat(ask.messages).length);
+    const refused = client.chat.completions.create({
+      ...ask,
+      messages: [...ask.messages, { role: 'system', content: 'x' }],
+    });
+    await expect(refused).rejects.toMatchObject({
+      status: 400,
+      param: 'messages',
+      message: expect.stringContaining('only the first message can be of the system'),
+    });
+  });
+
+  it('takes the only graph of a folder', async () => {
+    using own = tinyModel();
+    rmSync(join(own.folder, 'onnx', 'model.onnx'));
+    await expect(openTextModel(own.folder)).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
+    rmSync(join(own.folder, 'onnx', 'model_fp16.onnx'));
+    await (await openTextModel(own.folder)).dispose();
+  });
+
+  it('refuses folders that are no model, with codes', async () => {
+    const codeOf = (folder: string, options = {}) =>
+      openTextModel(folder, options).then(
+        () => undefined,
+        (cause: { code?: string }) => cause.code,
+      );
+    expect(await codeOf('/no/such/folder')).toBe('MODEL_NOT_FOUND');
+    using own = tinyModel({ max_position_embeddings: null });
+    expect(await codeOf(own.folder)).toBe('CONTEXT_LENGTH_UNKNOWN');
+    expect(await codeOf(own.folder, { graph: 'no.onnx', contextLength: 5 })).toBe('MODEL_NOT_FOUND');
+    writeFileSync(join(own.folder, 'tokenizer_config.json'), '{');
+    expect(await codeOf(own.folder)).toBe('MODEL_CONFIG_INVALID');
+  });
+});
