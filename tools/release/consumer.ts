@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { testModel } from '../src/test-model.js';
 import { type Packed, publicPackages, readManifest, root, run } from './packages.js';
@@ -7,7 +7,7 @@ import type { Snippet } from './snippets.js';
 /**
  * An empty project of a user: ECMAScript modules, strict TypeScript, and our packages from their tarballs.
  *
- * `models/` in it holds what snippets call for: `models/tiny` (a fixture) and `models/smollm2` (the real model).
+ * It holds what snippets call for: `model` and `models/tiny` (a fixture) and `models/smollm2` (the real model).
  */
 export async function makeConsumer(folder: string, tarballs: readonly Packed[]): Promise<void> {
   mkdirSync(join(folder, 'models'), { recursive: true });
@@ -41,9 +41,10 @@ export async function makeConsumer(folder: string, tarballs: readonly Packed[]):
     ],
     folder,
   );
-  cpSync(join(root, 'testdata/optimum/llama'), join(folder, 'models/tiny'), { recursive: true });
-  const real = testModel('q4');
-  if (existsSync(real)) symlinkSync(real, join(folder, 'models/smollm2'));
+  for (const name of ['models/tiny', 'model']) {
+    cpSync(join(root, 'testdata/optimum/llama'), join(folder, name), { recursive: true });
+  }
+  symlinkSync(testModel('q4'), join(folder, 'models/smollm2'));
 }
 
 /** Puts snippets into the project, one file each. */
