@@ -113,7 +113,12 @@ describe('structuralFaults', () => {
       '"y"',
       (m) => m.graph.outputs.push(m.graph.outputs[0]!),
     ],
-    ['a node before what it reads', 'ONNX_NODE_ORDER', '"s"', (m) => m.graph.nodes.reverse()],
+    [
+      'a node before what it reads',
+      'ONNX_NODE_ORDER',
+      '"s"',
+      (m) => (m.graph.nodes = [node(m, 'relu'), node(m, 'sum'), node(m, 'choose')]),
+    ],
     ['a cycle', 'ONNX_CYCLE', '"y"', (m) => (node(m, 'sum').input = ['x', 'y'])],
     ['a value that nothing makes', 'ONNX_DANGLING_INPUT', '"t"', (m) => (node(m, 'relu').input = ['t'])],
     ['an output that nothing makes', 'ONNX_OUTPUT_MISSING', '"y"', (m) => (node(m, 'relu').output = ['u'])],

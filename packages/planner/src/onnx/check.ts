@@ -258,24 +258,43 @@ function checkAttributes(node: NodeProto, label: string, report: Report): void {
   }
 }
 
-/** Nodes that depend on themselves. */
+/** Nodes that depend on themselves, and those between two such. */
 function cyclicNodes(nodes: readonly NodeProto[]): Set<NodeProto> {
   const makers = new Map<string, NodeProto>();
   for (const node of nodes) for (const output of node.output) makers.set(output, node);
-  const needs = new Map(
+  const before = new Map(
     nodes.map((node) => [node, new Set(nodeInputs(node).flatMap((input) => makers.get(input) ?? []))]),
   );
-  // Taking away, again and again, what waits for nothing, and then what nobody waits for, leaves the cycles
-  // and the paths between them.
+  const after = new Map(nodes.map((node) => [node, new Set<NodeProto>()]));
+  for (const [node, needed] of before) for (const other of needed) after.get(other)?.add(node);
+  // Taking away what waits for nothing, again and again, and then what nobody waits for, leaves the cycles.
   const left = new Set(nodes);
-  for (let before = -1; before !== left.size; ) {
-    before = left.size;
-    for (const node of left)
-      if (![...(needs.get(node) ?? [])].some((other) => left.has(other))) left.delete(node);
-    const wanted = new Set([...left].flatMap((node) => [...(needs.get(node) ?? [])]));
-    for (const node of left) if (!wanted.has(node)) left.delete(node);
-  }
+  peel(left, before, after);
+  peel(left, after, before);
   return left;
+}
+
+/** Takes nodes away that have nothing left in `needs`, until there are no more. */
+function peel(
+  left: Set<NodeProto>,
+  needs: ReadonlyMap<NodeProto, ReadonlySet<NodeProto>>,
+  neededBy: ReadonlyMap<NodeProto, ReadonlySet<NodeProto>>,
+): void {
+  const waiting = new Map<NodeProto, number>();
+  const free: NodeProto[] = [];
+  for (const node of left) {
+    const count = [...(needs.get(node) ?? [])].filter((other) => left.has(other)).length;
+    waiting.set(node, count);
+    if (count === 0) free.push(node);
+  }
+  for (let node = free.pop(); node !== undefined; node = free.pop()) {
+    left.delete(node);
+    for (const other of neededBy.get(node) ?? []) {
+      const count = (waiting.get(other) ?? 0) - 1;
+      waiting.set(other, count);
+      if (count === 0 && left.has(other)) free.push(other);
+    }
+  }
 }
 
 function normalDomain(domain: string): string {
