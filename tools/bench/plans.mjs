@@ -66,6 +66,7 @@ try {
     const steps = layers - plan.groups.reduce((sum, group) => sum + group.layers.length - 1, 0);
     models.push({ name, file: onnxFile, steps });
   }
+  /** @type {import('@cqil/planner').Perplexity[]} */
   const quality = [];
   for (const { name, file } of models) {
     console.error(`perplexity of ${name}`);
