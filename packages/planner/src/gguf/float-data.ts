@@ -72,7 +72,7 @@ export async function readVector({ tensor, type, order }: VectorRows): Promise<F
 }
 
 /** Data that is made piece by piece, each piece only when the one before is written. */
-class PieceData implements TensorData {
+export class PieceData implements TensorData {
   constructor(
     readonly byteLength: number,
     readonly chunks: () => AsyncIterable<Uint8Array>,

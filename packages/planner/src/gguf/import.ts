@@ -77,7 +77,7 @@ export async function importGguf(
     parameters.contextLength,
   );
   const factors = weights.ropeFactors === undefined ? undefined : await readVector(weights.ropeFactors);
-  const { storage, dtype, description } = chooseStorage(options.dtype ?? 'fp32', weights);
+  const { storage, dtype, description } = chooseStorage(options.dtype ?? 'source', weights);
   const record: ImportRecord = {
     source: basename(gguf.files[0]!),
     name: gguf.metadata.string('general.name') ?? null,

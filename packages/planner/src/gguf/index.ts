@@ -4,4 +4,4 @@ export type { ImportRecord, TransformersDtype } from './model-config.js';
 export { type GgufModel, readGguf } from './model-file.js';
 export type { LlamaParameters, RopeParameters } from './parameters.js';
 export type { GgufTensor } from './reader.js';
-export type { ImportDtype } from './storage.js';
+export { IMPORT_DTYPES, type ImportDtype } from './storage.js';

@@ -5,12 +5,21 @@ import { floatToHalf } from './half.js';
 import { type LinearEmitter, weightName } from './linear.js';
 import type { LlamaParameters } from './parameters.js';
 import { rotaryFrequencies, rotaryTable } from './rotary.js';
-import type { LayerWeights, LlamaWeights, MatrixRows, VectorRows } from './weights.js';
+import {
+  type LayerWeights,
+  type LinearLayer,
+  type LlamaWeights,
+  type MatrixRows,
+  partsOf,
+  type VectorRows,
+} from './weights.js';
 
 /** How weights are stored; everything else of the graph is the same for all. */
 export interface Storage {
   /** Type of activations, norms and KV cache. */
   readonly floatType: FloatType;
+  /** Whether the parts of a layer can stand in one matrix. */
+  readonly packs: (layer: LinearLayer) => boolean;
   readonly linear: LinearEmitter;
   /** Adds the lookup of `input_ids` in the embedding table; returns the embeddings. */
   readonly embedding: (builder: GraphBuilder, name: string, ids: string, table: MatrixRows) => string;
@@ -154,15 +163,13 @@ function addLayer(
 ): [residual: string, pending: string] {
   const at = `/model/layers.${index}`;
   const input = addNorm(b, `${at}/input_layernorm`, p, residual, pending, layer.attentionNorm, true);
-  const qkv = storage.linear(b, `${at}/attn/qkv_proj`, input.normed, layer.qkv);
+  const qkv = addQueryKeyValue(b, storage, `${at}/attn`, input.normed, layer.qkv);
   const attention = `${at}/attn/GroupQueryAttention`;
   b.nodeWithOutputs(
     attention,
     'com.microsoft::GroupQueryAttention',
     [
-      qkv,
-      '',
-      '',
+      ...qkv,
       `past_key_values.${index}.key`,
       `past_key_values.${index}.value`,
       shared.sequenceLengths,
@@ -197,6 +204,23 @@ function addLayer(
   const activated = b.node(`${at}/mlp/act_fn/Mul`, 'Mul', [gate, sigmoid]);
   const inner = b.node(`${at}/mlp/Mul`, 'Mul', [activated, up]);
   return [middle.residual, storage.linear(b, `${at}/mlp/down_proj`, inner, layer.down)];
+}
+
+/** The first three inputs of the attention: one packed product, or three where the parts are stored differently. */
+function addQueryKeyValue(
+  b: GraphBuilder,
+  storage: Storage,
+  at: string,
+  input: string,
+  layer: LinearLayer,
+): [string, string, string] {
+  if (storage.packs(layer)) return [storage.linear(b, `${at}/qkv_proj`, input, layer), '', ''];
+  const [q, k, v] = partsOf(layer);
+  return [
+    storage.linear(b, `${at}/q_proj`, input, q!),
+    storage.linear(b, `${at}/k_proj`, input, k!),
+    storage.linear(b, `${at}/v_proj`, input, v!),
+  ];
 }
 
 /** RMS norm, of a sum where something is still to be added to the residual; the sum is given on, too. */

@@ -7,6 +7,7 @@ export function floatStorage(floatType: FloatType): Storage {
   const tableName = 'model.embed_tokens.weight';
   return {
     floatType,
+    packs: () => true,
     linear: emitFloatLinear,
     embedding(b, name, ids, table) {
       const weight = b.weight(

@@ -23,6 +23,16 @@ export interface LinearLayer {
   readonly biases?: readonly VectorRows[];
 }
 
+/** The matrices of a layer as layers of their own. */
+export function partsOf({ parts, inputs, biases }: LinearLayer): LinearLayer[] {
+  return parts.map((part, i) => ({
+    parts: [part],
+    inputs,
+    outputs: part.outputs,
+    ...(biases === undefined ? {} : { biases: [biases[i]!] }),
+  }));
+}
+
 /** A vector of the file, possibly in another order. */
 export interface VectorRows {
   readonly tensor: GgufTensor;
