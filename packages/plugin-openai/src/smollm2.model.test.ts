@@ -1,0 +1,93 @@
+import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { testModel } from '../../../tools/src/test-model.js';
+import { createOpenAIHandler } from './handler.js';
+import { type LocalTextModel, openTextModel } from './runtime-model.js';
+import { type Server, serve } from './serve.js';
+import { collect } from './test/collect.js';
+
+describe('SmolLM2 behind the OpenAI interface', () => {
+  let model: LocalTextModel;
+  let server: Server;
+  let client: OpenAI;
+  let steps = 0;
+
+  beforeAll(async () => {
+    model = await openTextModel(testModel('q4'), { id: 'smollm2' });
+    const counted = {
+      ...model,
+      async *generate(request: Parameters<LocalTextModel['generate']>[0]) {
+        for await (const piece of model.generate(request)) {
+          steps++;
+          yield piece;
+        }
+      },
+    };
+    server = await serve(createOpenAIHandler({ models: [counted] }), { port: 0 });
+    client = new OpenAI({ apiKey: 'none', baseURL: `${server.url}/v1`, maxRetries: 0 });
+  });
+  afterAll(async () => {
+    await server?.close();
+    await model?.dispose();
+  });
+
+  const question = {
+    model: 'smollm2',
+    messages: [{ role: 'user' as const, content: 'What is the capital of France?' }],
+    temperature: 0,
+    max_completion_tokens: 40,
+  };
+
+  it('answers, whole and streamed alike', async () => {
+    const whole = await client.chat.completions.create(question);
+    const answer = whole.choices[0]?.message.content ?? '';
+    expect(answer).toMatch(/\p{L}{3}/u);
+    expect(whole.usage?.completion_tokens).toBeLessThanOrEqual(40);
+    const chunks = await collect(
+      await client.chat.completions.create({
+        ...question,
+        stream: true,
+        stream_options: { include_usage: true },
+      }),
+    );
+    expect(chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('')).toBe(answer);
+    expect(chunks.at(-1)?.usage).toEqual(whole.usage);
+  });
+
+  it('ends at a stop string', async () => {
+    const whole = await client.chat.completions.create(question);
+    const answer = whole.choices[0]?.message.content ?? '';
+    const stop = answer.slice(20, 26);
+    const { choices, usage } = await client.chat.completions.create({ ...question, stop: [stop] });
+    expect(choices[0]?.message.content).toBe(answer.slice(0, answer.indexOf(stop)));
+    expect(choices[0]?.finish_reason).toBe('stop');
+    expect(usage?.completion_tokens).toBeLessThan(whole.usage?.completion_tokens ?? 0);
+  });
+
+  it('samples repeatably with a seed', async () => {
+    const story = { model: 'smollm2', prompt: 'Once upon a time', max_tokens: 12, temperature: 1.2 };
+    const text = async (seed: number) =>
+      (await client.completions.create({ ...story, seed })).choices[0]?.text;
+    expect(await text(1)).toBe(await text(1));
+    expect(await text(1)).not.toBe(await text(2));
+  });
+
+  it('ends the generation within a token or two of a closed connection, and serves the next', async () => {
+    const stream = await client.completions.create({
+      model: 'smollm2',
+      prompt: 'Once upon a time',
+      max_tokens: 2000,
+      stream: true,
+    });
+    let seen = 0;
+    for await (const _ of stream) if (++seen === 5) break;
+    // What runs on now is at most what was on its way.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const before = steps;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(steps).toBe(before);
+    const { usage } = await client.completions.create({ model: 'smollm2', prompt: 'Once', max_tokens: 2 });
+    expect(usage?.completion_tokens).toBe(2);
+    await vi.waitFor(async () => expect((await fetch(`${server.url}/health`)).status).toBe(200));
+  });
+});
