@@ -26,7 +26,9 @@ describe.each(MODELS)('%s, cut apart and joined by the formulas', (file, family)
     const { ids, plans } = golden(family);
     const cases = [makeCase('prefill', [ids], []), makeCase('decode', [ids.slice(0, 15)], [ids.slice(15)])];
     for (const plan of plans) {
-      const runs = await runMethod(model, anatomy, tinyPlan(plan.groups, plan.bypass), signature, cases);
+      const runs = await runMethod(model, anatomy, tinyPlan(plan.groups, plan.bypass), signature, cases, {
+        session: { threads: 1 },
+      });
       for (const { steps } of runs) {
         const logits = steps.map((step) => asFloat32(step.logits as TensorValue));
         const all = Float32Array.from(logits.flatMap((part) => [...part]));
