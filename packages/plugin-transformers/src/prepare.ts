@@ -1,12 +1,21 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, posix, relative, sep } from 'node:path';
-import { EnvironmentError, type Plan, PlanError, parsePlan, stringifyPlan, UsageError } from '@cqil/core';
+import {
+  EnvironmentError,
+  type OnProgress,
+  type Plan,
+  PlanError,
+  parsePlan,
+  stringifyPlan,
+  UsageError,
+} from '@cqil/core';
 import {
   FileRange,
   type Model,
   type ModelSource,
   PLAN_METADATA_KEY,
+  type RewriteCheck,
   readModel,
   rewriteCheck,
   rewriteModel,
@@ -152,11 +161,23 @@ async function rewritten(
     source: { graph, files },
     build: (folder) =>
       rewriteModel(source, plan, folder, {
-        ...(cqil.verify === false ? {} : { check: rewriteCheck(source) }),
+        ...(cqil.verify === false ? {} : { check: reportedCheck(source, cqil.onProgress) }),
         ...(cqil.onProgress === undefined ? {} : { onProgress: cqil.onProgress }),
         ...(cqil.signal === undefined ? {} : { signal: cqil.signal }),
       }),
   });
+}
+
+/** The check takes longer than the rewriting, so whoever waits should know. */
+function reportedCheck(source: ModelSource, onProgress: OnProgress | undefined): RewriteCheck {
+  const check = rewriteCheck(source);
+  return async (rewritten, signal) => {
+    const report = (done: number) => onProgress?.({ phase: 'checking the rewritten graph', done, total: 1 });
+    report(0);
+    const wrong = await check(rewritten, signal);
+    report(1);
+    return wrong;
+  };
 }
 
 /** The graph's file and those of its external data. */

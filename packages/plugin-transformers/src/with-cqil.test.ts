@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { Plan } from '@cqil/core';
+import type { Plan, Progress } from '@cqil/core';
 import { locateModel, rewriteModel } from '@cqil/planner';
 import * as transformers from '@huggingface/transformers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -80,8 +80,11 @@ function entriesIn(folder: string): string[] {
 
 describe('AutoModelForCausalLM', () => {
   it('loads the model by the plan, exactly as stock Transformers.js loads the rewritten folder', async () => {
-    const { AutoModelForCausalLM } = withCqil(transformers, { plan });
+    const phases = new Set<string>();
+    const onProgress = ({ phase }: Progress) => phases.add(phase);
+    const { AutoModelForCausalLM } = withCqil(transformers, { plan, onProgress });
     const logits = await logitsOf(await AutoModelForCausalLM.from_pretrained(model));
+    expect(phases).toContain('checking the rewritten graph');
     expect(logits).toEqual(await referenceLogits(model, plan));
     expect(logits).not.toEqual(await stockLogits(model));
   });
