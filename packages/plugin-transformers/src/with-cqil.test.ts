@@ -29,6 +29,7 @@ const plan: Plan = { version: 1, layers: 6, groups: [{ layers: [2, 3, 4], bypass
 const other: Plan = { version: 1, layers: 6, groups: [{ layers: [1, 2], bypass: 0 }] };
 
 const before = { ...env };
+const userCache = process.env.XDG_CACHE_HOME;
 const loaded: { dispose(): Promise<unknown> }[] = [];
 
 /** The model's home: `model` is its folder, all caches are below `home`. */
@@ -38,12 +39,13 @@ beforeEach(() => {
   model = copyOfFixture('optimum/llama');
   writeTokenizer(model);
   env.cacheDir = temporaryFolder();
-  vi.stubEnv('XDG_CACHE_HOME', temporaryFolder());
+  process.env.XDG_CACHE_HOME = temporaryFolder();
 });
 
 afterEach(async () => {
   Object.assign(env, before);
-  vi.unstubAllEnvs();
+  if (userCache === undefined) delete process.env.XDG_CACHE_HOME;
+  else process.env.XDG_CACHE_HOME = userCache;
   await Promise.all(loaded.splice(0).map((item) => item.dispose()));
 });
 
