@@ -7,7 +7,13 @@ import {
   type SessionOptions,
   type TensorValue,
 } from '@cqil/runtime-gpu';
-import type { Anatomy, BranchAnatomy, LayerAnatomy, ResidualAdd } from '../anatomy/index.js';
+import {
+  type Anatomy,
+  type BranchAnatomy,
+  type LayerAnatomy,
+  type ResidualAdd,
+  streamValues,
+} from '../anatomy/index.js';
 import { SubmodelCutter } from '../onnx/extract.js';
 import { DataType, intAttribute, type Model, type Node } from '../onnx/index.js';
 import { openVariant } from '../variant/index.js';
@@ -134,7 +140,6 @@ class MethodRun {
         ffn.push(undefined);
         continue;
       }
-      const type = layer.attention === undefined ? undefined : this.#carriedType(layer.attention.add);
       const f = eachStep(x, (value, testCase, step) => {
         const members = layers.map(
           ({ kind }, k): Contributions => ({
@@ -142,9 +147,11 @@ class MethodRun {
             passedOn: kind !== 'parallel',
           }),
         );
-        return fromFloat64(ffnInput(toFloat64(value), members, j, bypass), value, type);
+        return fromFloat64(ffnInput(toFloat64(value), members, j, bypass), value, undefined);
       });
-      ffn.push(await this.#contribution(layer.ffn, f, []));
+      // Given before the casts and reshapes that carry it to the FFN, which may want it in another type or shape.
+      const from = layer.attention?.add.sum ?? layer.ffn.add.skip;
+      ffn.push(await this.#contribution(layer.ffn, f, [], from));
     }
     const last = layers.at(-1) as LayerAnatomy;
     const type = this.#carriedType(((last.ffn ?? last.attention) as BranchAnatomy).add);
@@ -159,12 +166,13 @@ class MethodRun {
     branch: BranchAnatomy,
     input: Stream,
     cache: readonly string[],
+    from = branch.add.skip,
   ): Promise<Float64Array[][]> {
-    const { contributions, skip } = branch.add;
+    const { contributions } = branch.add;
     const constants = contributions.filter((name) => !this.#producers.has(name));
     const computed = contributions.filter((name) => this.#producers.has(name));
     const biases = await Promise.all(constants.map((name) => this.#constant(name)));
-    const found = await this.#runPart({ name: skip, value: input }, computed, cache);
+    const found = await this.#runPart({ name: from, value: input }, computed, cache);
     return input.map((steps, testCase) =>
       steps.map((x, step) => {
         const sum = new Float64Array(x.data.length);
@@ -268,18 +276,6 @@ const ELEMENT_TYPES: Readonly<Record<string, number>> = {
   float16: DataType.FLOAT16,
   float64: DataType.DOUBLE,
 };
-
-/** Every state of the residual stream: all have the shape `[batch, seq, hidden]`. */
-function streamValues(anatomy: Anatomy): Set<string> {
-  const values = new Set([anatomy.streamStart, anatomy.streamEnd]);
-  for (const layer of anatomy.layers) {
-    values.add(layer.input).add(layer.output);
-    for (const branch of [layer.attention, layer.ffn]) {
-      if (branch !== undefined) values.add(branch.add.skip).add(branch.add.sum).add(branch.add.carried);
-    }
-  }
-  return values;
-}
 
 function eachStep(
   stream: Stream,
