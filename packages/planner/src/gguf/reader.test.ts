@@ -54,7 +54,7 @@ describe('readGguf', () => {
       const model = await readGguf(await saved(writeGguf({ ...small, version })));
       expect(model.metadata.string('general.architecture')).toBe('llama');
       expect(model.metadata.strings('a.strings')).toEqual(['one', 'two', '']);
-      expect([...model.metadata.numbers('a.floats')!]).toEqual([1, 2.5]);
+      expect(Array.from(model.metadata.numbers('a.floats')!)).toEqual([1, 2.5]);
       expect(model.metadata.boolean('a.flag')).toBe(true);
       expect([...model.tensors.keys()]).toEqual(['x', 'y', 'z']);
       const bytes = await model.tensors.get('y')!.data.read();

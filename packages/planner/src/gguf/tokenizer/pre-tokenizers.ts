@@ -16,7 +16,7 @@ export interface PreTokenizer {
 }
 
 const GPT2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
-const ENDINGS = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)`;
+const ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
 const TAIL = String.raw`\s*[\r\n]+|\s+(?!\S)|\s+`;
 const words = (digits: string) =>
   String.raw`${ENDINGS}|[^\r\n\p{L}\p{N}]?\p{L}+|${digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|${TAIL}`;
