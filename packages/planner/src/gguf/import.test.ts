@@ -140,6 +140,26 @@ describe('importGguf', () => {
     expect(largestDifference(a!, c!)).toBeGreaterThan(1e-3);
   });
 
+  it('rotates a part of each head where the model says so', async () => {
+    const headDim = TINY.hidden / TINY.heads;
+    const rotated = headDim / 2;
+    const [part] = await logits(
+      (
+        await imported(
+          tinyTensors(),
+          'fp32',
+          tinyPairs(TINY, { 'llama.rope.dimension_count': { u32: rotated } }),
+        )
+      ).onnxFile,
+    );
+    // The same by other means: whole heads, with factors that set the part's frequencies and stop the rest.
+    const ropeFactors = Array.from({ length: headDim / 2 }, (_, i) =>
+      2 * i < rotated ? 10000 ** ((2 * i) / rotated - (2 * i) / headDim) : 1e30,
+    );
+    const [whole] = await logits((await imported(tinyTensors({ ropeFactors }), 'fp32')).onnxFile);
+    expect(largestDifference(part!, whole!)).toBeLessThan(1e-3);
+  });
+
   it('writes a whole folder, the same bytes each time, with the dtype for Transformers.js', async () => {
     const file = await saved({
       pairs: tinyPairs(),

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { EnvironmentError, ModelFormatError } from '@cqil/core';
 import { FileRange } from '../onnx/index.js';
 import { Cursor } from './cursor.js';
@@ -45,25 +45,33 @@ interface TensorInfo {
  * @throws EnvironmentError `GGUF_OPEN` when the file cannot be opened.
  */
 export async function readPart(file: string): Promise<GgufPart> {
-  const handle = await open(file, 'r').catch((cause: unknown) => {
+  // Before it is opened: opening a pipe would wait for somebody to write into it.
+  const { size } = await regularFile(file);
+  const handle = await open(file, 'r').catch(cannotOpen(file));
+  try {
+    return await parse(new Cursor(handle, file, size), file, size);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function regularFile(file: string): Promise<{ size: number }> {
+  const found = await stat(file).catch(cannotOpen(file));
+  if (found.isFile()) return found;
+  throw new ModelFormatError('GGUF_NOT_A_FILE', `${file} is no regular file.`, {
+    expected: 'a .gguf file',
+    hint: 'Give the path of the model file itself.',
+  });
+}
+
+function cannotOpen(file: string): (cause: unknown) => never {
+  return (cause) => {
     throw new EnvironmentError('GGUF_OPEN', `Cannot open ${file}.`, {
       found: cause instanceof Error ? cause.message : String(cause),
       hint: 'Check the path and whether the file may be read.',
       cause,
     });
-  });
-  try {
-    const stat = await handle.stat();
-    if (!stat.isFile()) {
-      throw new ModelFormatError('GGUF_NOT_A_FILE', `${file} is no regular file.`, {
-        expected: 'a .gguf file',
-        hint: 'Give the path of the model file itself.',
-      });
-    }
-    return await parse(new Cursor(handle, file, stat.size), file, stat.size);
-  } finally {
-    await handle.close();
-  }
+  };
 }
 
 async function parse(cursor: Cursor, file: string, fileSize: number): Promise<GgufPart> {
