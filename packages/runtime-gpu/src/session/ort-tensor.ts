@@ -13,7 +13,18 @@ export function toOrt(name: string, value: TensorValue): Tensor {
     });
   }
   // onnxruntime-common types its constructor by overloads on literal type names; the union fits none of them.
-  return new Tensor(value.type as 'float32', value.data as Float32Array, value.dims);
+  const tensor = new Tensor(value.type as 'float32', value.data as Float32Array, value.dims);
+  if (value.type === 'float16') keepBits(tensor, value.data);
+  return tensor;
+}
+
+/**
+ * Where the JavaScript engine has Float16Array (Node.js 24), ONNX Runtime's JavaScript half turns 16-bit floats
+ * into one, which its native half (1.30) cannot tell the length of: it fails in some runs with "not enough space".
+ * It reads the elements from `data`, so that is given to it as the bits.
+ */
+function keepBits(tensor: Tensor, bits: TensorValue['data']): void {
+  Object.defineProperty(tensor, 'data', { value: bits });
 }
 
 /** A tensor as this package hands it out; the elements are shared, not copied. */
