@@ -1,5 +1,13 @@
 import { AnatomyError } from '@cqil/core';
-import { describeNode, elementType, type Graph, isFloatType, type Model } from '../onnx/index.js';
+import {
+  DataType,
+  describeNode,
+  elementType,
+  type Graph,
+  isFloatType,
+  type Model,
+  shapeOf,
+} from '../onnx/index.js';
 import { branchOperations, describeBranch } from './branch.js';
 import { Dataflow, type Operation } from './dataflow.js';
 import { findStream, type Stream } from './stream.js';
@@ -24,8 +32,9 @@ export function analyze(model: Model): Anatomy {
   const { graph } = model;
   const dataflow = new Dataflow(graph);
   const stream = findStream(graph, dataflow);
-  const owners = cacheOutputs(graph, dataflow, stream);
-  const steps = stream.adds.map((add) => describeStep(graph, dataflow, stream, owners, add));
+  const states = stateInputs(graph, dataflow, stream);
+  const outputs = cacheOutputs(graph, dataflow, stream, states);
+  const steps = stream.adds.map((add) => describeStep(dataflow, states, outputs.get(add) ?? [], add));
   if (!steps.some(usesCache)) {
     throw new AnatomyError('ANATOMY_NO_CACHE', 'The graph has no KV cache.', {
       expected: 'a decoder with past keys and values as inputs and present ones as outputs',
@@ -43,34 +52,33 @@ export function analyze(model: Model): Anatomy {
 }
 
 function describeStep(
-  graph: Graph,
   dataflow: Dataflow,
-  stream: Stream,
-  owners: ReadonlyMap<ResidualAdd, readonly string[]>,
+  states: readonly string[],
+  outputs: readonly string[],
   add: ResidualAdd,
 ): Step {
   const operations = branchOperations(dataflow, add);
-  const inputs = cacheInputs(graph, dataflow, stream, add.contributions, add.skip);
-  const outputs = owners.get(add) ?? [];
-  if (inputs.length > 0 && outputs.length === 0) {
-    throw new AnatomyError(
-      'ANATOMY_CROSS_ATTENTION',
-      'A layer reads an input that it gives nothing back for.',
-      {
-        expected: 'layers that read token ids, masks, positions and their own cache',
-        found: `${describeNode(add.node)} depends on input "${inputs[0]}"`,
-        hint: 'Decoders of encoder-decoder models (T5, Whisper) cannot be planned.',
-      },
-    );
-  }
-  const parts = addends(dataflow, add);
-  const hasPlainPart = parts.some(
+  const inputs = statesRead(dataflow, states, add.contributions, add.skip);
+  if (inputs.length > 0 && outputs.length === 0) throw crossAttention(add, inputs[0] as string);
+  const hasPlainPart = addends(dataflow, add).some(
     (part) =>
       dependsOnStream(dataflow, operations, part) &&
-      cacheInputs(graph, dataflow, stream, [part], add.skip).length === 0,
+      statesRead(dataflow, states, [part], add.skip).length === 0,
   );
   const branch = describeBranch(dataflow, add, operations);
   return { add, operations, branch, cache: { inputs, outputs }, hasPlainPart };
+}
+
+function crossAttention(add: ResidualAdd, input: string): AnatomyError {
+  return new AnatomyError(
+    'ANATOMY_CROSS_ATTENTION',
+    'A layer reads an input that it gives nothing back for.',
+    {
+      expected: 'layers that read token ids, masks, positions and their own cache',
+      found: `${describeNode(add.node)} depends on input "${input}"`,
+      hint: 'Decoders of encoder-decoder models (T5, Whisper) cannot be planned.',
+    },
+  );
 }
 
 function usesCache(step: Step): boolean {
@@ -90,37 +98,77 @@ function dependsOnStream(dataflow: Dataflow, operations: ReadonlySet<Operation>,
   return producer !== undefined && operations.has(producer);
 }
 
-/** Floating-point graph inputs that values depend on without passing the stream. */
-function cacheInputs(
-  graph: Graph,
+/** Element types in which caches are kept: floating point, or quantised to 8 bits and less. */
+function isStateType(type: number): boolean {
+  return isFloatType(type) || type === DataType.INT8 || type === DataType.UINT8;
+}
+
+/**
+ * The graph inputs that are layers' caches.
+ *
+ * @throws AnatomyError `ANATOMY_CROSS_ATTENTION` for an input of another kind, such as an encoder's output
+ */
+function stateInputs(graph: Graph, dataflow: Dataflow, stream: Stream): string[] {
+  const candidates = graph.feeds.filter(
+    (input) => input.name !== stream.tokens && isStateType(elementType(input) ?? 0),
+  );
+  const names = candidates.map((input) => input.name);
+  const readers = new Map<string, ResidualAdd[]>();
+  for (const add of stream.adds) {
+    for (const name of statesRead(dataflow, names, add.contributions, add.skip)) {
+      readers.set(name, [...(readers.get(name) ?? []), add]);
+    }
+  }
+  return candidates.flatMap((input) => {
+    const [first, ...others] = readers.get(input.name) ?? [];
+    if (first === undefined) return [];
+    if (others.length === 0) return [input.name];
+    // Of what several layers read, a mask ends in an axis of positions, an encoder's output in one of features.
+    if (typeof shapeOf(input)?.at(-1) === 'number') throw crossAttention(first, input.name);
+    return [];
+  });
+}
+
+/** Those of the graph inputs `states` that values depend on without passing the stream. */
+function statesRead(
   dataflow: Dataflow,
-  stream: Stream,
+  states: readonly string[],
   values: readonly string[],
   skip: string,
 ): string[] {
   const operations = dataflow.reaching(values, (value) => value === skip);
   const read = new Set([...operations].flatMap((operation) => dataflow.dataInputs(operation)));
-  return graph.feeds
-    .filter((input) => input.name !== stream.tokens && input.name !== skip && read.has(input.name))
-    .filter((input) => isFloatType(elementType(input) ?? 0))
-    .map((input) => input.name);
+  return states.filter((name) => name !== skip && read.has(name));
 }
 
-/** Graph outputs by the step that computes them: the first step whose branch a walk back from them meets. */
-function cacheOutputs(graph: Graph, dataflow: Dataflow, stream: Stream): Map<ResidualAdd, readonly string[]> {
+/**
+ * Graph outputs by the step that computes them: the one step whose branch a walk back from them meets. In a graph
+ * with caches as inputs only what is computed from one of them is a cache: another output, such as a state of the
+ * stream, normalised, is not.
+ */
+function cacheOutputs(
+  graph: Graph,
+  dataflow: Dataflow,
+  stream: Stream,
+  states: readonly string[],
+): Map<ResidualAdd, readonly string[]> {
   const bySkip = new Map(stream.adds.map((add) => [add.skip, add]));
+  const ends = new Set(stream.adds.flatMap((add) => [add.sum, add.carried]));
   const owned = new Map<ResidualAdd, string[]>();
   for (const { name } of graph.outputs) {
     if (name === stream.logits) continue;
     const met = new Set<string>();
-    dataflow.reaching([name], (value) => {
-      if (!bySkip.has(value)) return false;
+    const operations = dataflow.reaching([name], (value) => {
+      if (!bySkip.has(value) && !ends.has(value)) return false;
       met.add(value);
       return true;
     });
+    const [state] = met;
+    const add = state === undefined ? undefined : bySkip.get(state);
     // A state of the stream that is itself an output belongs to no layer's cache.
-    if (met.has(name) || met.size !== 1) continue;
-    const add = bySkip.get([...met][0] as string) as ResidualAdd;
+    if (met.has(name) || met.size !== 1 || add === undefined) continue;
+    const read = new Set([...operations].flatMap((operation) => dataflow.dataInputs(operation)));
+    if (states.length > 0 && !states.some((input) => read.has(input))) continue;
     const list = owned.get(add);
     if (list === undefined) owned.set(add, [name]);
     else list.push(name);

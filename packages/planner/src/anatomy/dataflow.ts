@@ -46,7 +46,9 @@ export class Dataflow {
   constructor(graph: Graph) {
     const operations: Operation[] = [];
     const add = (parts: Omit<Operation, 'index'>) => operations.push({ index: operations.length, ...parts });
-    for (const node of topologicalOrder(graph)) {
+    const nodes = topologicalOrder(graph);
+    const dequantised = dequantisedLookups(nodes);
+    for (const node of nodes) {
       if (isSkipNorm(node)) {
         const { bias } = SKIP_NORMS[node.opType] as { bias: number };
         const sum = skipSumName(node);
@@ -57,7 +59,11 @@ export class Dataflow {
         add({ node, kind: 'skip-norm', op: node.opType, inputs: [sum, ...weights], outputs: normed });
       } else {
         const outputs = node.output.filter((v) => v !== '');
-        add({ node, kind: 'plain', op: node.opType, inputs: nodeInputs(node), outputs });
+        const inputs = nodeInputs(node).map((input) => {
+          const value = dequantised.get(input);
+          return value === undefined || outputs.includes(value) ? input : value;
+        });
+        add({ node, kind: 'plain', op: node.opType, inputs, outputs });
       }
     }
     this.operations = operations;
@@ -117,6 +123,24 @@ export class Dataflow {
 }
 
 const SHAPE_ONLY = new Set(['Shape', 'Size']);
+
+/**
+ * The dequantised value by the quantised one that a look-up gives. In an 8-bit model whose first layer has no norm
+ * the projections read the quantised embedding itself: they read the same state of the stream as those that read
+ * it dequantised, and are seen so.
+ */
+function dequantisedLookups(nodes: readonly Node[]): Map<string, string> {
+  const lookups = new Set<string>();
+  const values = new Map<string, string>();
+  for (const node of nodes) {
+    const [output] = node.output;
+    if (node.opType === 'Gather' && output !== undefined) lookups.add(output);
+    const [quantised] = node.input;
+    if (node.opType !== 'DequantizeLinear' || quantised === undefined || output === undefined) continue;
+    if (lookups.has(quantised) && !values.has(quantised)) values.set(quantised, output);
+  }
+  return values;
+}
 
 /** The operations that every path from an operation to the sink passes, nearest first, the sink last. */
 export function postDominators(

@@ -1,4 +1,5 @@
 export { analyze } from './analyze.js';
+export { streamValues } from './stream-values.js';
 export type {
   Anatomy,
   BranchAnatomy,

@@ -124,11 +124,7 @@ function walk(dataflow: Dataflow, toLogits: ReadonlySet<Operation>, sink: Operat
         carried: output,
         carriers: [],
       });
-    } else if (
-      CARRIERS.has(operation.op) &&
-      operation.inputs[0] === carried &&
-      interrupted === undefined
-    ) {
+    } else if (CARRIERS.has(operation.op) && operation.inputs[0] === carried && interrupted === undefined) {
       const last = adds.pop();
       if (last !== undefined) {
         adds.push({ ...last, carried: output, carriers: [...last.carriers, operation.node] });

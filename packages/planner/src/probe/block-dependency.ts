@@ -1,11 +1,11 @@
 import { BlockDependencyAccumulator, type OnProgress, tokenMask } from '@cqil/core';
 import { asFloat32, type SessionOptions, type TensorValue } from '@cqil/runtime-gpu';
-import type { Anatomy } from '../anatomy/index.js';
+import { type Anatomy, streamValues } from '../anatomy/index.js';
 import { SubmodelCutter } from '../onnx/extract.js';
 import { DataType, type Model } from '../onnx/index.js';
 import { withVariant } from '../variant/index.js';
 import { hiddenSize, runSequence } from './run.js';
-import { streamPoints, streamValues } from './taps.js';
+import { streamPoints } from './taps.js';
 
 export interface DependencyOptions {
   /** How many layers behind a left-out one are looked at. */

@@ -10,18 +10,6 @@ export function streamPoints(anatomy: Anatomy): string[] {
   return [anatomy.layers[0]!.input, ...anatomy.layers.map((layer) => layer.output)];
 }
 
-/** Every value that is known to have the shape of the stream. */
-export function streamValues(anatomy: Anatomy): Set<string> {
-  const values = new Set([anatomy.streamStart, anatomy.streamEnd]);
-  for (const layer of anatomy.layers) {
-    values.add(layer.input).add(layer.output);
-    for (const branch of [layer.attention, layer.ffn]) {
-      if (branch !== undefined) values.add(branch.add.skip).add(branch.add.sum).add(branch.add.carried);
-    }
-  }
-  return values;
-}
-
 /**
  * A model that gives out the stream's states instead of logits. What only the logits need is left out, which
  * saves the product with the vocabulary.

@@ -23,6 +23,11 @@ import { type CaseRun, runCase } from './run-case.js';
 import { unfuseSkipNorms } from './unfuse.js';
 
 export interface MethodOptions {
+  /**
+   * Cuts the same layers apart but lets each read what the one before it left: the original computed in parts. How
+   * far that is from the original as a whole is what cutting and rounding alone make.
+   */
+  readonly ungrouped?: boolean;
   readonly session?: SessionOptions;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
@@ -106,7 +111,9 @@ class MethodRun {
     for (const step of planSteps(plan)) {
       const layers = step.map((index) => this.anatomy.layers[index] as LayerAnatomy);
       const last = parts.at(-1);
-      if (step.length > 1) parts.push({ layers, bypass: bypass.get(step[0]) ?? 0 });
+      if (step.length > 1 && this.options.ungrouped === true) {
+        parts.push(...layers.map((layer) => ({ layers: [layer], bypass: 0 })));
+      } else if (step.length > 1) parts.push({ layers, bypass: bypass.get(step[0]) ?? 0 });
       else if (last?.bypass === undefined) last?.layers.push(...layers);
       else parts.push({ layers, bypass: undefined });
     }

@@ -16,6 +16,11 @@ export const BASE_TOLERANCE: Readonly<Record<Arithmetic, number>> = {
   int4: 1e-3,
 };
 
+/** Whether activations are kept with fewer digits than float32 has, so that errors grow with their size. */
+export function roundsActivations(arithmetic: Arithmetic): boolean {
+  return arithmetic === 'float16' || arithmetic === 'int8';
+}
+
 /** Operators that quantise activations while the model runs. */
 const DYNAMIC_INT8 = new Set([
   'DynamicQuantizeLinear',

@@ -50,6 +50,8 @@ export interface VerifyCheck {
   readonly nearTies?: number;
   /** How far the plan moves the logits from the original's: what an error is to be seen against. */
   readonly planEffect?: number | null;
+  /** Where rounding had to be measured: how far the original in parts is from the original as a whole. */
+  readonly noise?: number;
 }
 
 /** What `verify` found. All fields are JSON. */
