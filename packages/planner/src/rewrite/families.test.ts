@@ -163,20 +163,6 @@ describe.each(quantised())('$name, rewritten, computes what its own parts give',
   });
 });
 
-const REFUSALS: Readonly<Record<string, string>> = {
-  bart_decoder: 'ANATOMY_STREAM_BROKEN',
-  bart_encoder: 'ANATOMY_STREAM_BROKEN',
-  bert: 'ANATOMY_STREAM_BROKEN',
-  bert_features: 'ANATOMY_STREAM_BROKEN',
-  merged: 'ANATOMY_MERGED',
-  no_cache: 'ANATOMY_NO_CACHE',
-  opt_350m: 'ANATOMY_STREAM_BROKEN',
-  t5_decoder: 'ANATOMY_CROSS_ATTENTION',
-  t5_merged: 'ANATOMY_MERGED',
-  vit: 'ANATOMY_NO_TOKENS',
-  whisper_decoder: 'ANATOMY_CROSS_ATTENTION',
-};
-
 /** What each must be refused with, and what its error must name. */
 const REFUSALS: Readonly<Record<string, readonly [code: string, found: RegExp]>> = {
   bart_decoder: ['ANATOMY_STREAM_BROKEN', /LayerNormalization ".+" on the stream, before Add/],
