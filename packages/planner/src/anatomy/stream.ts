@@ -179,11 +179,11 @@ function residualSum(
     }
     if (depth === 0) return undefined;
     for (const [index, input] of at.inputs.entries()) {
-      const inner = dataflow.producer(input);
+      const inner = uncarried(dataflow, input);
       if (inner === undefined || !SUMS.has(inner.op) || !relevant.has(inner)) continue;
       const found = terms(inner, depth - 1);
       if (found === undefined) continue;
-      if (dataflow.consumers(input).length > 1) nested ??= inner;
+      if (inner.outputs.some((sum) => dataflow.consumers(sum).length > 1)) nested ??= inner;
       return [...found, ...at.inputs.filter((_, other) => other !== index)];
     }
     return undefined;
@@ -194,6 +194,15 @@ function residualSum(
     return producer !== undefined && relevant.has(producer) && dependsOn(dataflow, value, previous);
   });
   return contributions !== undefined && changes === true ? { contributions, entangled: nested } : undefined;
+}
+
+/** What computes a value, seen through casts and reshapes: between its two sums a rewritten group may have some. */
+function uncarried(dataflow: Dataflow, value: string): Operation | undefined {
+  let producer = dataflow.producer(value);
+  while (producer !== undefined && CARRIERS.has(producer.op)) {
+    producer = dataflow.producer(producer.inputs[0] ?? '');
+  }
+  return producer;
 }
 
 /** Deeper than any block adds up its parts; a chain of whole layers is told apart by `entangled`. */

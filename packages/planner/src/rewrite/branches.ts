@@ -2,7 +2,9 @@ import {
   AnatomyError,
   effectiveBypass,
   type Plan,
+  PlanError,
   type PlanGroup,
+  parsePlan,
   stringifyPlan,
   validatePlan,
 } from '@cqil/core';
@@ -43,9 +45,10 @@ export interface RewriteResult {
  * weights; nodes of the new joints are named `/cqil/group.<i>/…`. The given model is not changed. A plan without
  * groups gives back the same graph.
  *
- * @throws PlanError when the plan does not fit the model; AnatomyError when the graph is not understood
+ * @throws PlanError when the plan does not fit the model, or `MODEL_ALREADY_PLANNED`; AnatomyError when the graph is not understood
  */
 export function rewriteBranches(source: Model, plan: Plan): RewriteResult {
+  refusePlanned(source);
   const model = source.clone();
   // Analysed after cloning, so that the nodes it names are the ones to be changed.
   const anatomy = analyze(model);
@@ -61,6 +64,17 @@ export function rewriteBranches(source: Model, plan: Plan): RewriteResult {
   }
   if (!edit.apply()) throw waitingForEachOther(plan);
   return { model, notes: notesOn(plan, anatomy) };
+}
+
+/** A group is one block to the analysis, so a second plan would not mean the layers its author counted. */
+function refusePlanned(model: Model): void {
+  const planned = model.metadata(PLAN_METADATA_KEY);
+  if (planned === undefined || parsePlan(planned).groups.length === 0) return;
+  throw new PlanError('MODEL_ALREADY_PLANNED', 'This model is rewritten by a plan already.', {
+    expected: 'an original model',
+    found: `one with the plan ${planned.replaceAll(/\s+/g, ' ').slice(0, 120)}`,
+    hint: 'Use the plan on the original model.',
+  });
 }
 
 /** @throws PlanError */
@@ -92,6 +106,10 @@ function checkPlan(plan: Plan, anatomy: Anatomy): void {
 /** In which way the stream changes type or shape between a layer's attention and its FFN. */
 function carrierKinds(layer: LayerAnatomy | undefined): string {
   const carriers = layer?.kind === 'sequential' ? (layer.attention?.add.carriers ?? []) : [];
+  return describeCarriers(carriers);
+}
+
+function describeCarriers(carriers: readonly Node[]): string {
   return carriers.map((node) => `${node.opType} ${intAttribute(node, 'to') ?? ''}`).join();
 }
 
@@ -221,8 +239,8 @@ class GroupRewrite {
     }
     const layer = this.layers.at(-1) as LayerAnatomy;
     const last = lastBranch(layer);
-    const carriers = layer.kind === 'sequential' ? (layer.attention?.add.carriers ?? []) : [];
-    if (carriers.length > 0) {
+    if (!this.layers.every(addsInOneShape)) {
+      const carriers = layer.attention?.add.carriers ?? [];
       const half = this.#sum([this.#x, ...defined(attention)], 'attention_sum', last.add.node) as string;
       const sum = this.#sum(defined(ffn), 'sum', last.add.node) as string;
       this.#replaceAdd(last, sum, 'output', this.#carry(half, carriers, last.add.node));
@@ -290,6 +308,18 @@ class GroupRewrite {
 
 function defined(values: readonly (string | undefined)[]): string[] {
   return values.filter((value) => value !== undefined);
+}
+
+/**
+ * Whether attention and FFN are added to the stream in one type and shape: nothing carries it from one sum to the
+ * other, or casts do that bring both sums to the same type (exports of models that normalise in float32).
+ */
+function addsInOneShape(layer: LayerAnatomy): boolean {
+  if (layer.kind !== 'sequential') return true;
+  const carriers = carrierKinds(layer);
+  if (carriers === '') return true;
+  const onlyCasts = layer.attention?.add.carriers.every((node) => node.opType === 'Cast') === true;
+  return onlyCasts && carriers === describeCarriers(layer.ffn?.add.carriers ?? []);
 }
 
 function lastBranch(layer: LayerAnatomy): BranchAnatomy {

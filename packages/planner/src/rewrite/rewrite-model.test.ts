@@ -3,9 +3,10 @@ import os from 'node:os';
 import path from 'node:path';
 import { type Plan, parsePlan } from '@cqil/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { analyze } from '../anatomy/index.js';
 import { readModel } from '../onnx/index.js';
 import { locateModel } from '../source/index.js';
-import { PLAN_METADATA_KEY, rewriteModel } from './index.js';
+import { PLAN_METADATA_KEY, rewriteBranches, rewriteModel } from './index.js';
 
 const testdata = path.resolve(import.meta.dirname, '../../../../testdata');
 const plan: Plan = { version: 1, layers: 6, groups: [{ layers: [1, 2], bypass: 1 }] };
@@ -148,5 +149,40 @@ describe('rewriteModel', () => {
     const source = await locateModel(path.join(testdata, 'optimum/llama'));
     await expect(rewriteModel(source, wrong, path.join(dir, 'out'))).rejects.toMatchObject({ code });
     expect(await readdir(dir)).toEqual([]);
+  });
+
+  it('refuses a model that is rewritten already, which can still be looked at', async () => {
+    for (const model of ['optimum/llama', 'families/opt/optimum', 'genai-fp32/qwen2']) {
+      const source = await locateModel(
+        path.join(testdata, model),
+        model === 'optimum/llama' ? { dtype: 'fp32' } : {},
+      );
+      const layers = analyze(await readModel(source.onnxFile)).layers.length;
+      const out = path.join(dir, path.basename(model));
+      const { onnxFile } = await rewriteModel(source, { ...plan, layers }, out);
+      const rewritten = await readModel(onnxFile);
+      const seen = analyze(rewritten).layers;
+      expect(seen).toHaveLength(layers - 1);
+      expect(seen[1]?.cache.outputs).toHaveLength(4);
+      expect(() => rewriteBranches(rewritten, { ...plan, layers: layers - 1 })).toThrowError(
+        expect.objectContaining({ code: 'MODEL_ALREADY_PLANNED' }),
+      );
+    }
+  });
+
+  it('adds no casts where the stream has one type', async () => {
+    const source = await readModel(path.join(testdata, 'optimum/llama/onnx/model.onnx'));
+    const added = rewriteBranches(source, plan).model.graph.nodes.filter(({ name }) =>
+      name.startsWith('/cqil/'),
+    );
+    expect(added.map(({ name, opType }) => `${opType} ${name}`)).toEqual([
+      'Add /cqil/group.0/layer.1/ffn_input/Add',
+      'Add /cqil/group.0/layer.2/bypass/Add',
+      'Add /cqil/group.0/layer.2/ffn_input/Add',
+      'Add /cqil/group.0/sum/Add',
+      'Add /cqil/group.0/sum/Add_1',
+      'Add /cqil/group.0/sum/Add_2',
+      'Add /cqil/group.0/output/Add',
+    ]);
   });
 });
