@@ -186,6 +186,22 @@ describe.each([
   });
 });
 
+describe.each(['model_fp16.onnx', 'model_quantized.onnx'])('a wrong rewriting of %s', (name) => {
+  it('fails although rounding is measured and allowed for', async () => {
+    const model = await readModel(testdata(`optimum/llama/onnx/${name}`));
+    const wrong = rewriteBranches(model, tinyPlan([[1, 2, 3]], 0)).model;
+    const checks = await checkParity(model, analyze(model), wrong, tinyPlan([[1, 2, 3]], 1), {
+      short: true,
+      session,
+    });
+    expect(checks.map(({ ok }) => ok)).toEqual([false, false, false]);
+    for (const check of checks) {
+      expect(check.noise).toBeLessThan(0.05);
+      expect(check.tolerance).toBeLessThan(0.1 * (check.planEffect as number) + 0.01);
+    }
+  });
+});
+
 describe('checkParity', () => {
   it('stops when it is told to', async () => {
     const model = await readModel(testdata('genai-fp32/llama/model.onnx'));

@@ -38,10 +38,12 @@ export interface VerifyCheck {
   readonly code?: string;
   /** Largest distance of two logits; `null` where one of them is no number. */
   readonly maxAbsError?: number | null;
-  /** What `maxAbsError` and `cacheError` were held against. */
+  /** What `maxAbsError` was held against. */
   readonly tolerance?: number;
   /** Largest distance in the caches, over each tensor's root mean square (at least 1); `null` as above. */
   readonly cacheError?: number | null;
+  /** What `cacheError` was held against. */
+  readonly cacheTolerance?: number;
   /** Positions whose logits were compared. */
   readonly positions?: number;
   /** Positions with another best token, near ties apart. */
