@@ -56,7 +56,11 @@ describe('plan, rewrite and verify', () => {
     });
     // The original is named without its dtype: verify takes the one that was rewritten.
     expect(await well('verify', model, at('out'))).toMatchObject({ ok: true });
-    expect(await well('inspect', at('out'))).toMatchObject({ plan: { groups: { length: 2 } } });
+    expect(await well('inspect', at('out'))).toMatchObject({
+      layerCount: 6,
+      plan: { groups: { length: 2 } },
+    });
+    await refused('MODEL_ALREADY_PLANNED', 'plan', at('out'), ...GEOMETRY, '--out', at('again.json'));
     expect(await readdir(dir)).toEqual(['out', 'plan.json']);
   });
 

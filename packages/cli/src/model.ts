@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { UsageError } from '@cqil/core';
+import { type Plan, PlanError, parsePlan, UsageError } from '@cqil/core';
 import type { Anatomy, Model, ModelSource } from '@cqil/planner';
 
 /** A model on disk, read as far as its layers. */
@@ -12,10 +12,28 @@ export interface OpenedModel {
 
 /** Finds, reads and takes apart the model that a command names. The weights stay on disk. */
 export async function openModel(path: string, dtype: string | undefined): Promise<OpenedModel> {
-  const { analyze, locateModel, readModel } = await import('@cqil/planner');
+  const { analyze } = await import('@cqil/planner');
+  const { source, model, plan } = await readNamedModel(path, dtype);
+  if (plan === undefined) return { source, model, anatomy: analyze(model) };
+  throw new PlanError('MODEL_ALREADY_PLANNED', `${source.onnxFile} has been rewritten by a plan.`, {
+    expected: 'the original graph',
+    found: `a plan with ${plan.groups.length} groups in its metadata`,
+    hint: 'name the folder of the original model',
+  });
+}
+
+/** Finds and reads the model that a command names, and the plan it was rewritten by, if it was. */
+export async function readNamedModel(
+  path: string,
+  dtype: string | undefined,
+): Promise<{ source: ModelSource; model: Model; plan: Plan | undefined }> {
+  const { locateModel, PLAN_METADATA_KEY, readModel } = await import('@cqil/planner');
   const source = await locateModel(path, { dtype });
   const model = await readModel(source.onnxFile);
-  return { source, model, anatomy: analyze(model) };
+  const own = model.metadata(PLAN_METADATA_KEY);
+  const plan = own === undefined ? undefined : parsePlan(own);
+  // A plan without groups leaves the graph as it was.
+  return { source, model, plan: plan?.groups.length === 0 ? undefined : plan };
 }
 
 /** Why layers cannot be grouped, by layer; what plan validation asks for. */

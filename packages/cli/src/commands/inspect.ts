@@ -1,7 +1,7 @@
 import { defineCommand } from '../command.js';
 import { describeModel } from '../inspect/describe.js';
 import { renderDescription } from '../inspect/render.js';
-import { modelType, openModel } from '../model.js';
+import { modelType, readNamedModel } from '../model.js';
 import { withDtype, withModel } from '../options.js';
 
 export const inspect = defineCommand({
@@ -13,13 +13,14 @@ export const inspect = defineCommand({
   ],
   options: (yargs) => withDtype(withModel(yargs)),
   async run({ model: path, dtype }) {
-    const { dataTypeName } = await import('@cqil/planner');
-    const opened = await openModel(path, dtype);
-    const plan = opened.model.metadata('cqil.plan');
+    const { analyze, dataTypeName } = await import('@cqil/planner');
+    const { source, model, plan } = await readNamedModel(path, dtype);
     const document = describeModel({
-      ...opened,
-      type: await modelType(opened.source),
-      plan: plan === undefined ? undefined : JSON.parse(plan),
+      source,
+      model,
+      anatomy: plan === undefined ? analyze(model) : undefined,
+      type: await modelType(source),
+      plan,
       typeName: dataTypeName,
     });
     return { document, text: renderDescription(document) };

@@ -5,6 +5,7 @@ import { defineCommand } from '../command.js';
 import { writeFileAtomic } from '../files.js';
 import { openModel, readJson, refusedLayers } from '../model.js';
 import { fraction, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+import { describePlan } from '../plan.js';
 
 interface Geometry {
   readonly groupSize?: number | undefined;
@@ -144,10 +145,4 @@ function chooseWay({ fromConfig, probe, threshold, geometry }: Choice): 'config'
     found: 'another combination',
     hint: 'see cqil plan --help',
   });
-}
-
-/** "30 layers in 22 sequential steps, 8 groups: 12–13, …" */
-export function describePlan({ layers, groups }: Plan, steps: number): string {
-  const list = groups.map(({ layers: run, bypass }) => `${run[0]}–${run.at(-1)} (bypass ${bypass})`);
-  return `${layers} layers in ${steps} sequential steps; ${groups.length} groups${list.length > 0 ? `: ${list.join(', ')}` : ''}`;
 }

@@ -1,8 +1,8 @@
 import { defineCommand } from '../command.js';
 import { readText } from '../model.js';
 import { oneText, withDtype, withModel, withOut } from '../options.js';
+import { describePlan } from '../plan.js';
 import { renderChecks } from '../verify/render.js';
-import { describePlan } from './plan.js';
 
 export const rewrite = defineCommand({
   command: 'rewrite <model>',

@@ -1,3 +1,4 @@
+import type { Plan } from '@cqil/core';
 import type { Anatomy, LayerAnatomy, Model, ModelSource, Node } from '@cqil/planner';
 
 /** What `cqil inspect --json` prints about a model. */
@@ -20,6 +21,9 @@ export interface ModelDescription {
     readonly inputs: readonly string[];
     readonly outputs: readonly string[];
   };
+  /** How many layers the model has; in a rewritten one, the original's. */
+  readonly layerCount: number;
+  /** Each layer; empty for a rewritten model, whose groups are not one layer after the other. */
   readonly layers: readonly LayerDescription[];
   /** How often each operator occurs in the graph, by name. */
   readonly operators: Readonly<Record<string, number>>;
@@ -40,7 +44,7 @@ export interface ModelDescription {
     readonly refused: readonly { readonly layer: number; readonly reason: string }[];
   };
   /** The plan the graph was rewritten by, when it was. */
-  readonly plan?: unknown;
+  readonly plan?: Plan;
 }
 
 export interface LayerDescription {
@@ -59,10 +63,12 @@ export interface LayerDescription {
 export interface DescribeParts {
   readonly source: ModelSource;
   readonly model: Model;
-  readonly anatomy: Anatomy;
+  /** Absent for a rewritten model. */
+  readonly anatomy: Anatomy | undefined;
   /** `model_type` as a config tells it. */
   readonly type: string | undefined;
-  readonly plan: unknown;
+  /** What the graph was rewritten by. */
+  readonly plan: Plan | undefined;
   /** The name of an element type. */
   readonly typeName: (dataType: number) => string;
 }
@@ -76,6 +82,7 @@ export function describeModel({
   typeName,
 }: DescribeParts): ModelDescription {
   const { graph } = model;
+  const layers = anatomy?.layers ?? [];
   return {
     model: {
       root: source.root,
@@ -95,15 +102,14 @@ export function describeModel({
       inputs: graph.feeds.map(({ name }) => name),
       outputs: graph.outputs.map(({ name }) => name),
     },
-    layers: anatomy.layers.map(describeLayer),
+    layerCount: plan?.layers ?? layers.length,
+    layers: layers.map(describeLayer),
     operators: countOperators(graph.nodes),
     sizes: measure(model, typeName),
     grouping: {
-      runs: groupableRuns(anatomy.layers),
-      bypass: anatomy.layers.some(
-        ({ kind, ungroupable }) => kind === 'sequential' && ungroupable === undefined,
-      ),
-      refused: anatomy.layers.flatMap(({ index, ungroupable }) =>
+      runs: groupableRuns(layers),
+      bypass: layers.some(({ kind, ungroupable }) => kind === 'sequential' && ungroupable === undefined),
+      refused: layers.flatMap(({ index, ungroupable }) =>
         ungroupable === undefined ? [] : [{ layer: index, reason: ungroupable }],
       ),
     },

@@ -1,4 +1,6 @@
+import { sequentialSteps } from '@cqil/core';
 import prettyBytes from 'pretty-bytes';
+import { describePlan } from '../plan.js';
 import { facts } from '../terminal/table.js';
 import type { LayerDescription, ModelDescription } from './describe.js';
 
@@ -24,15 +26,19 @@ export function renderDescription(description: ModelDescription): string {
     ['weights', `${prettyBytes(sizes.weightBytes)}, ${count(sizes.parameters)} parameters`],
     ['  by type', list(sizes.byType, prettyBytes)],
     ['operators', list(operators, (times) => `× ${times}`)],
-    ['layers', String(layers.length)],
+    ['layers', String(description.layerCount)],
     ...describeKinds(layers).map((line): [string, string] => ['', line]),
-    ['groupable', renderRuns(grouping.runs)],
   );
+  if (description.plan !== undefined) {
+    pairs.push(['plan', describePlan(description.plan, sequentialSteps(description.plan))]);
+    pairs.push(['groupable', 'not again: plan the original']);
+    return facts(pairs);
+  }
+  pairs.push(['groupable', renderRuns(grouping.runs)]);
   if (!grouping.bypass) {
     pairs.push(['', 'no bypass: these blocks add attention and FFN at once, so every bypass means the same']);
   }
   for (const { layer, reason } of grouping.refused) pairs.push(['', `layer ${layer} not: ${reason}`]);
-  if (description.plan !== undefined) pairs.push(['plan', JSON.stringify(description.plan)]);
   return facts(pairs);
 }
 

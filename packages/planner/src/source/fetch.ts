@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { type OnProgress, UsageError } from '@cqil/core';
+import { importGguf } from '../gguf/index.js';
 import { DTYPES, type DtypeChoice, isNamedDtype } from './dtype.js';
 import { kindOf } from './files.js';
 import { fetchRepository } from './hub/fetch-repository.js';
@@ -76,7 +77,6 @@ export async function fetchModel(name: string, options: FetchOptions): Promise<F
   try {
     const file = join(work, basename(known.hub.path));
     const fetched = await fetchGguf(known, file, { settings, signal, onProgress });
-    const { importGguf } = await import('../gguf/index.js');
     await importGguf(file, out, {
       dtype,
       ...(signal === undefined ? {} : { signal }),
