@@ -1,28 +1,17 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { AnatomyError, parsePlan } from '@cqil/core';
-import { DecoderSession } from '@cqil/runtime-gpu';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { analyze } from '../anatomy/index.js';
-import { readModel, writeModel } from '../onnx/index.js';
+import { readModel } from '../onnx/index.js';
 import { checkParity } from '../verify/parity.js';
 import { rewriteBranches } from './index.js';
+import { meetsGolden } from './testing/meets-golden.js';
 
 /** Made by tools/fixtures/make_families.py; the variable names another folder of its making. */
 const root = process.env.CQIL_FAMILIES ?? path.resolve(import.meta.dirname, '../../../../testdata/families');
-
-interface Golden {
-  ids: number[];
-  plans: {
-    groups: number[][];
-    bypass: number | 'full';
-    argmax: number[];
-    logits_last: number[];
-    max_abs_change: number;
-  }[];
-}
 
 interface Fixture {
   readonly name: string;
@@ -61,69 +50,11 @@ beforeEach(async () => {
 });
 afterEach(() => rm(dir, { recursive: true, force: true }));
 
-describe.each(fixtures())('$name, rewritten, computes what PyTorch computes', ({ model, golden: file }) => {
-  it('for every plan, in prefill and in decode', { timeout: 60_000 }, async () => {
-    const golden = JSON.parse(await readFile(file, 'utf8')) as Golden;
-    const source = await readModel(model);
-    const layers = analyze(source).layers.length;
-    expect(golden.plans.length).toBeGreaterThanOrEqual(4);
-    for (const [index, expected] of golden.plans.entries()) {
-      const plan = parsePlan({
-        version: 1,
-        layers,
-        groups: expected.groups.map((group) => ({ layers: group, bypass: expected.bypass })),
-      });
-      const file = path.join(dir, `${index}`, 'model.onnx');
-      const rewritten = rewriteBranches(source, plan).model;
-      expect(names(rewritten.graph)).toEqual(names(source.graph));
-      await writeModel(rewritten, file);
-      const limit = Math.min(1e-3, 0.05 * expected.max_abs_change);
-      const decoder = await DecoderSession.open(file);
-      try {
-        const whole = await decoder.forward({ inputIds: [golden.ids] });
-        const vocabulary = expected.logits_last.length;
-        expect(bestRows(whole.logits.data, vocabulary)).toEqual(expected.argmax);
-        expect(distance(whole.logits.data.slice(-vocabulary), expected.logits_last)).toBeLessThanOrEqual(
-          limit,
-        );
-
-        let step = await decoder.forward({ inputIds: [golden.ids.slice(0, 15)] });
-        const best = bestRows(step.logits.data, vocabulary);
-        for (const id of golden.ids.slice(15)) {
-          step = await decoder.forward({ inputIds: [[id]], cache: step.cache });
-          best.push(...bestRows(step.logits.data, vocabulary));
-        }
-        expect(best).toEqual(expected.argmax);
-        expect(distance(step.logits.data, expected.logits_last)).toBeLessThanOrEqual(limit);
-      } finally {
-        await decoder.dispose();
-      }
-    }
+describe.each(fixtures())('$name, rewritten, computes what PyTorch computes', ({ model, golden }) => {
+  it('for every plan, in prefill, in decode and in a padded batch', { timeout: 60_000 }, async () => {
+    await meetsGolden(model, golden, dir);
   });
 });
-
-function names(graph: {
-  inputs: readonly { name: string }[];
-  outputs: readonly { name: string }[];
-}): string[][] {
-  return [graph.inputs.map(({ name }) => name), graph.outputs.map(({ name }) => name)];
-}
-
-function bestRows(logits: Float32Array, vocabulary: number): number[] {
-  return Array.from({ length: logits.length / vocabulary }, (_, row) => {
-    const values = logits.subarray(row * vocabulary, (row + 1) * vocabulary);
-    return values.indexOf(Math.max(...values));
-  });
-}
-
-function distance(actual: Float32Array, expected: readonly number[]): number {
-  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
-  // A difference that is no number is no small one.
-  return actual.reduce((worst, value, i) => {
-    const apart = Math.abs(value - (expected[i] as number));
-    return Number.isNaN(apart) ? Number.POSITIVE_INFINITY : Math.max(worst, apart);
-  }, 0);
-}
 
 /** Graphs in other number formats. They have no golden values: their weights are not those of the PyTorch model. */
 function quantised(): { name: string; model: string }[] {
