@@ -150,7 +150,7 @@ const HALVES: Readonly<Partial<Record<QuantType, readonly (readonly [offset: num
   Q6_K: [[208, 0.00005]],
 };
 
-/** Random values of a type: any codes, scales of a sensible size. */
+/** Random values of a type: arbitrary codes and scales of a sensible size. */
 export function randomBlocks(type: QuantType, count: number, random: () => number): Uint8Array {
   if (type === 'F32') return bytesOf(Float32Array.from({ length: count }, () => 0.2 * (random() - 0.5)));
   const { blockSize, blockBytes } = quantLayout(type);
