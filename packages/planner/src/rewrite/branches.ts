@@ -10,17 +10,11 @@ import {
 } from '@cqil/core';
 import { SKIP_NORMS } from '../anatomy/dataflow.js';
 import { type Anatomy, analyze, type BranchAnatomy, type LayerAnatomy } from '../anatomy/index.js';
-import {
-  type AttributeValue,
-  floatAttribute,
-  intAttribute,
-  type Model,
-  makeNode,
-  type Node,
-  nodeInputs,
-} from '../onnx/index.js';
+import { intAttribute, type Model, makeNode, type Node } from '../onnx/index.js';
 import { cloneNode } from '../onnx/model.js';
 import { GraphEdit } from './graph-edit.js';
+import { Names } from './names.js';
+import { lastBranch, plainNorm, trimmed } from './skip-norm.js';
 
 /** Under which key a model's plan stands in its ONNX metadata. */
 export const PLAN_METADATA_KEY = 'cqil.plan';
@@ -79,28 +73,31 @@ function refusePlanned(model: Model): void {
 
 /** @throws PlanError */
 function checkPlan(plan: Plan, anatomy: Anatomy): void {
-  const notGroupable = new Map<number, string>();
-  for (const { index, ungroupable } of anatomy.layers) {
-    if (ungroupable !== undefined) notGroupable.set(index, ungroupable);
-  }
-  for (const { layers, bypass } of plan.groups) {
-    const first = layers[0] as number;
-    const makes = layers.map((layer) => carrierKinds(anatomy.layers[layer]));
-    const other = layers.find((_, j) => makes[j] !== makes[0]);
-    if (other !== undefined) {
-      notGroupable.set(
-        other,
-        `its FFN reads the stream in another type or shape than that of layer ${first}`,
-      );
-    }
-    if (bypass === 'full' && anatomy.layers[first]?.kind === 'ffn-only') {
-      notGroupable.set(
-        first,
-        'it has no attention, and a group with bypass "full" cannot begin with such a layer',
-      );
-    }
-  }
+  const notGroupable = new Map(plan.groups.flatMap((group) => [...groupObstacles(group, anatomy)]));
   validatePlan(plan, { layers: anatomy.layers.length, forms: ['branches'], notGroupable });
+}
+
+/** Why layers cannot be in this group, by layer; empty where they can. */
+export function groupObstacles(group: PlanGroup, anatomy: Anatomy): Map<number, string> {
+  const { layers, bypass } = group;
+  const obstacles = new Map<number, string>();
+  for (const layer of layers) {
+    const reason = anatomy.layers[layer]?.ungroupable;
+    if (reason !== undefined) obstacles.set(layer, reason);
+  }
+  const first = layers[0] as number;
+  const makes = layers.map((layer) => carrierKinds(anatomy.layers[layer]));
+  const other = layers.find((_, j) => makes[j] !== makes[0]);
+  if (other !== undefined) {
+    obstacles.set(other, `its FFN reads the stream in another type or shape than that of layer ${first}`);
+  }
+  if (bypass === 'full' && anatomy.layers[first]?.kind === 'ffn-only') {
+    obstacles.set(
+      first,
+      'it has no attention, and a group with bypass "full" cannot begin with such a layer',
+    );
+  }
+  return obstacles;
 }
 
 /** In which way the stream changes type or shape between a layer's attention and its FFN. */
@@ -132,23 +129,6 @@ function waitingForEachOther(plan: Plan): AnatomyError {
     found: full === undefined ? 'a cycle' : `a cycle; layers ${full.layers.join(', ')} have bypass "full"`,
     hint: 'Use a numeric bypass for this model.',
   });
-}
-
-/** Value and node names that the graph does not have yet. */
-class Names {
-  readonly #taken: Set<string>;
-  constructor(model: Model) {
-    this.#taken = new Set([
-      ...model.graph.nodes.flatMap((node) => [node.name, ...node.output, ...nodeInputs(node)]),
-      ...model.graph.initializers.keys(),
-    ]);
-  }
-  fresh(wanted: string): string {
-    let name = wanted;
-    for (let i = 1; this.#taken.has(name); i++) name = `${wanted}_${i}`;
-    this.#taken.add(name);
-    return name;
-  }
 }
 
 class GroupRewrite {
@@ -320,28 +300,4 @@ function addsInOneShape(layer: LayerAnatomy): boolean {
   if (carriers === '') return true;
   const onlyCasts = layer.attention?.add.carriers.every((node) => node.opType === 'Cast') === true;
   return onlyCasts && carriers === describeCarriers(layer.ffn?.add.carriers ?? []);
-}
-
-function lastBranch(layer: LayerAnatomy): BranchAnatomy {
-  return (layer.ffn ?? layer.attention) as BranchAnatomy;
-}
-
-function trimmed(inputs: readonly string[]): string[] {
-  const list = [...inputs];
-  while (list.at(-1) === '') list.pop();
-  return list;
-}
-
-/** The norm of a fused skip norm alone: what it computed from the sum, computed from a value that is there. */
-function plainNorm(node: Node, input: string, name: string): Node {
-  const epsilon = floatAttribute(node, 'epsilon') ?? 1e-12;
-  const attributes: Record<string, AttributeValue> = { epsilon: { float: epsilon }, axis: { int: -1 } };
-  const simplified = node.opType === 'SkipSimplifiedLayerNormalization';
-  if (simplified) attributes.stash_type = { int: 1 };
-  const { bias } = SKIP_NORMS[node.opType] as { bias: number };
-  const opType = simplified ? 'SimplifiedLayerNormalization' : 'LayerNormalization';
-  return makeNode(opType, trimmed([input, ...node.input.slice(2, bias)]), [node.output[0] as string], {
-    name,
-    attributes,
-  });
 }

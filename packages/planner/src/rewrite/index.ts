@@ -6,3 +6,4 @@ export {
   type RewrittenModel,
   rewriteModel,
 } from './rewrite-model.js';
+export { skipLayers } from './skip.js';

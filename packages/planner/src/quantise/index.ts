@@ -1,0 +1,1 @@
+export { type BlockOptions, dequantiseBlocks, type QuantisedBlocks, quantiseBlocks } from './blocks.js';
