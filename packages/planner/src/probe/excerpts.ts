@@ -1,4 +1,5 @@
 import { UsageError } from '@cqil/core';
+import { paragraphStart } from '../evaluate/borders.js';
 import { encodeStart, type Tokenizer } from '../evaluate/tokenizer.js';
 
 export interface ExcerptOptions {
@@ -50,18 +51,4 @@ function fromText(tokenizer: Tokenizer, text: string, share: number, window: num
     end = start + tokenizer.decode(ids, { skipSpecialTokens: true }).length;
   }
   return list;
-}
-
-/** The start of the next paragraph or sentence near a place, so that excerpts do not begin inside a word. */
-function paragraphStart(text: string, from: number): number {
-  if (from === 0) return 0;
-  const near = text.slice(from, from + 2000);
-  const found = /\n\s*\n\s*|[.!?]["']?\s+|\s+/g;
-  let best: { index: number; rank: number } | undefined;
-  for (const match of near.matchAll(found)) {
-    const rank = /\n\s*\n/.test(match[0]) ? 2 : match[0].length > 1 && /[.!?]/.test(match[0]) ? 1 : 0;
-    if (best === undefined || rank > best.rank) best = { index: match.index + match[0].length, rank };
-    if (rank === 2) break;
-  }
-  return from + (best?.index ?? 0);
 }
