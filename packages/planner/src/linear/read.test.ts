@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { analyze } from '../anatomy/index.js';
 import { halfTable } from '../gguf/half.js';
 import {
+  type AttributeValue,
   DataType,
   intAttribute,
   Model,
@@ -110,11 +111,18 @@ describe.each(DECODERS)('%s', (file, storage) => {
 
 const [IN, OUT] = [40, 6];
 
-/** A model that is one map from x to y. */
-async function read(
-  build: (node: (op: string, inputs: string[], output: string) => void) => void,
-): Promise<MapMatrix> {
-  const model = Model.create({ producer: 'test', irVersion: 10, opsets: { '': 21 } });
+type AddNode = (
+  op: string,
+  inputs: string[],
+  output: string,
+  more?: string[],
+  attributes?: Readonly<Record<string, AttributeValue>>,
+) => void;
+type Weights = readonly (readonly [name: string, dataType: number, dims: number[], data: ArrayBufferView])[];
+
+/** Reads a model that is one map from x to y. */
+async function read(build: (node: AddNode) => void, weights: Weights = []): Promise<MapMatrix> {
+  const model = Model.create({ producer: 'test', irVersion: 10, opsets: { '': 21, 'com.microsoft': 1 } });
   const { graph } = model;
   graph.inputs.push(makeValueInfo('x', DataType.FLOAT, ['batch', 'seq', IN]));
   graph.outputs.push(makeValueInfo('y', DataType.FLOAT, ['batch', 'seq', OUT]));
@@ -123,7 +131,12 @@ async function read(
   graph.addInitializer(Tensor.create('b', DataType.FLOAT, [OUT], Float32Array.of(1, 2, 3, 4, 5, 6)));
   graph.addInitializer(Tensor.create('step', DataType.FLOAT, [], Float32Array.of(1 / 64)));
   graph.addInitializer(Tensor.create('zero', DataType.INT8, [], Int8Array.of(0)));
-  build((op, inputs, output) => graph.addNode(makeNode(op, inputs, [output], { name: output })));
+  for (const weight of weights) graph.addInitializer(Tensor.create(...weight));
+  build((op, inputs, output, more = [], attributes = {}) => {
+    const [opType, domain] = op.split('::').reverse() as [string, string?];
+    const options = { name: output, attributes, ...(domain === undefined ? {} : { domain }) };
+    graph.addNode(makeNode(opType, inputs, [output, ...more], options));
+  });
   const map: LinearMap = {
     layer: 0,
     role: 'down',
@@ -150,6 +163,88 @@ describe('readMatrix', () => {
       ),
     ).toBeLessThan(2e-7);
     expect([...bias!]).toEqual([1, 2, 3, 4, 5, 6]);
+  });
+
+  /** Codes of the weight, `w = (codes − 3) / 100`; the input's, in steps of 1/16, reach to ±8. */
+  const codes = Uint8Array.from({ length: IN * OUT }, (_, i) => (i * 37) % 256);
+  const quantised: Weights = [
+    ['codes', DataType.UINT8, [IN, OUT], codes],
+    ['w_scale', DataType.FLOAT, [], Float32Array.of(0.01)],
+    ['w_zero', DataType.UINT8, [], Uint8Array.of(3)],
+    ['x_scale', DataType.FLOAT, [], Float32Array.of(1 / 16)],
+    ['x_zero', DataType.UINT8, [], Uint8Array.of(128)],
+    ['y_scale', DataType.FLOAT, [], Float32Array.of(2)],
+  ];
+  const W = ['codes', 'w_scale', 'w_zero'];
+
+  it.each<[string, (node: AddNode) => void, number]>([
+    [
+      'weights that are dequantised',
+      (node) => {
+        node('DequantizeLinear', W, 'w2');
+        node('MatMul', ['x', 'w2'], 'y');
+      },
+      1e-6,
+    ],
+    [
+      'inputs and weights in codes (QDQ)',
+      (node) => {
+        node('QuantizeLinear', ['x', 'x_scale', 'x_zero'], 'q');
+        node('DequantizeLinear', ['q', 'x_scale', 'x_zero'], 'back');
+        node('DequantizeLinear', W, 'w2');
+        node('MatMul', ['back', 'w2'], 'y');
+      },
+      1e-6,
+    ],
+    [
+      'sums of products of codes (MatMulInteger), and a bias',
+      (node) => {
+        node('DynamicQuantizeLinear', ['x'], 'q', ['q_scale', 'q_zero']);
+        node('MatMulInteger', ['q', 'codes', 'q_zero', 'w_zero'], 'sums');
+        node('Cast', ['sums'], 'float', [], { to: { int: DataType.FLOAT } });
+        node('Mul', ['w_scale', 'q_scale'], 'scale');
+        node('Mul', ['scale', 'float'], 'product');
+        node('Add', ['b', 'product'], 'y');
+      },
+      1e-5,
+    ],
+    [
+      'com.microsoft::MatMulIntegerToFloat',
+      (node) => {
+        node('DynamicQuantizeLinear', ['x'], 'q', ['q_scale', 'q_zero']);
+        const inputs = ['q', 'codes', 'q_scale', 'w_scale', 'q_zero', 'w_zero', 'b'];
+        node('com.microsoft::MatMulIntegerToFloat', inputs, 'y');
+      },
+      1e-5,
+    ],
+    [
+      'com.microsoft::DynamicQuantizeMatMul',
+      (node) => node('com.microsoft::DynamicQuantizeMatMul', ['x', ...W, 'b'], 'y'),
+      1e-5,
+    ],
+    [
+      'com.microsoft::FusedMatMul, which transposes',
+      (node) => {
+        node('DequantizeLinear', W, 'w2');
+        node('Transpose', ['w2'], 'w3');
+        node('com.microsoft::FusedMatMul', ['x', 'w3'], 'y', [], { transB: { int: 1 } });
+      },
+      1e-6,
+    ],
+  ])('reads %s', async (_, build, limit) => {
+    const { weight } = await read(build, quantised);
+    const expected = Float32Array.from(codes, (code) => (code - 3) / 100);
+    expect(distance(weight, expected)).toBeLessThanOrEqual(limit);
+  });
+
+  it('does not take coarse codes of results for a matrix', async () => {
+    const coarse = read((node) => {
+      node('QuantizeLinear', ['x', 'x_scale', 'x_zero'], 'q');
+      const product = ['q', 'x_scale', 'x_zero', ...W, 'y_scale', 'x_zero'];
+      node('QLinearMatMul', product, 'q2');
+      node('DequantizeLinear', ['q2', 'y_scale', 'x_zero'], 'y');
+    }, quantised);
+    await expect(coarse).rejects.toMatchObject({ code: 'MAP_NOT_AFFINE' });
   });
 
   it('refuses what is not affine by its operators', async () => {
