@@ -9,6 +9,7 @@ export {
   generationSamples,
   promptsFrom,
 } from './greedy.js';
+export { ITEM_KINDS, ITEMS, type Item, type ItemKind } from './items/index.js';
 export {
   type EvaluateKindsOptions,
   evaluateKinds,
@@ -23,6 +24,7 @@ export {
   Reference,
   type ReferenceOptions,
 } from './reference.js';
+export { type ItemScore, type ItemsResult, type ScoreItemsOptions, scoreItems } from './score-items.js';
 export { type SelfTextOptions, writeText } from './self-text.js';
 export { loadText, type Text, type TextProvenance } from './text.js';
 export {

@@ -66,8 +66,8 @@ export function summariseRow(logits: Float32Array, start: number, size: number):
 
 /** A distribution over a vocabulary without its many improbable tokens. */
 export interface SparseDistribution {
-  /** Tokens that are kept, ascending. */
-  readonly ids: Uint32Array;
+  /** Tokens that are kept, ascending; 16 bits each where the vocabulary allows. */
+  readonly ids: Uint16Array | Uint32Array;
   /** ln p of each. */
   readonly logs: Float32Array;
 }
@@ -101,7 +101,7 @@ export function sparse(
   const least = norm - bin / 4;
   let count = 0;
   for (let i = start; i < end; i++) if (logits[i]! > least) count += 1;
-  const ids = new Uint32Array(count);
+  const ids = size <= 0x10000 ? new Uint16Array(count) : new Uint32Array(count);
   const logs = new Float32Array(count);
   let next = 0;
   for (let i = start; i < end; i++) {

@@ -74,17 +74,25 @@ function whole(text: string, place: number): number {
 const SHORTEST_PIECE = 40;
 const LONGEST_PIECE = 1000;
 
+/** A sentence or line, told apart by its content. */
+export interface Piece {
+  readonly hash: string;
+  /** Characters, white space made even. */
+  readonly length: number;
+}
+
 /**
- * What a text is made of, as hashes with lengths: the sentences of its paragraphs, or lines where nothing ends a
- * sentence, white space made even. Cut by content and not by place, so that the same passage gives the same
- * pieces wherever it stands.
+ * What a text is made of: the sentences of its paragraphs, or lines where nothing ends a sentence. Cut by content
+ * and not by place, so that the same passage gives the same pieces wherever it stands.
+ *
+ * @returns the pieces in order, short ones left out
  */
-export function pieces(text: string): Map<string, number> {
-  const found = new Map<string, number>();
+export function pieces(text: string): Piece[] {
+  const found: Piece[] = [];
   const add = (part: string) => {
     const even = part.replace(/\s+/g, ' ').trim();
     if (even.length < SHORTEST_PIECE) return;
-    found.set(createHash('sha256').update(even).digest('base64'), even.length);
+    found.push({ hash: createHash('sha256').update(even).digest('base64'), length: even.length });
   };
   for (const sentence of text.split(/\n\s*\n|(?<=[.!?])\s+|(?<=[。！？])/)) {
     if (sentence.length <= LONGEST_PIECE) add(sentence);
@@ -93,9 +101,13 @@ export function pieces(text: string): Map<string, number> {
   return found;
 }
 
-/** Characters of the pieces that both hold, each counted once. */
-export function sharedCharacters(a: ReadonlyMap<string, number>, b: ReadonlyMap<string, number>): number {
-  let sum = 0;
-  for (const [hash, length] of a) if (b.has(hash)) sum += length;
-  return sum;
+/** Characters of the longest passage, pieces in a row, whose pieces are all among those known. */
+export function longestKnownPassage(list: readonly Piece[], known: ReadonlySet<string>): number {
+  let longest = 0;
+  let run = 0;
+  for (const { hash, length } of list) {
+    run = known.has(hash) ? run + length : 0;
+    longest = Math.max(longest, run);
+  }
+  return longest;
 }

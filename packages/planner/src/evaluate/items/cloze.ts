@@ -1,0 +1,51 @@
+import { itemsOf, type Written } from './types.js';
+
+const ENDINGS: readonly Written[] = [
+  ['It started to rain, so Anna opened her', 'umbrella.', 'piano.', 'sandwich.', 'pillow.'],
+  [
+    'The soup was too hot, so he waited until it',
+    'cooled down.',
+    'grew wings.',
+    'fell asleep.',
+    'learned to read.',
+  ],
+  ['She was tired after the long day and went to', 'bed.', 'war.', 'court.', 'sea.'],
+  ['The dog wagged its', 'tail.', 'roof.', 'ticket.', 'window.'],
+  ['To cut the bread, he took a sharp', 'knife.', 'cloud.', 'blanket.', 'song.'],
+  ['The room was dark, so she turned on the', 'light.', 'carpet.', 'apple.', 'river.'],
+  ['He locked the door and put the key in his', 'pocket.', 'soup.', 'shadow.', 'opinion.'],
+  ['The baby was hungry and began to', 'cry.', 'drive.', 'vote.', 'rust.'],
+  ['In winter the lake is covered with', 'ice.', 'pianos.', 'laughter.', 'butter.'],
+  ['The farmer milked the', 'cows.', 'clouds.', 'tractors.', 'fences.'],
+  ['She wrote a letter and put it into an', 'envelope.', 'elephant.', 'orchestra.', 'accident.'],
+  ['The bird built its nest in a', 'tree.', 'sentence.', 'toaster.', 'battle.'],
+  ['He had a toothache, so he went to the', 'dentist.', 'baker.', 'lighthouse.', 'florist.'],
+  ['The glass fell on the stone floor and', 'broke.', 'sang.', 'grew.', 'prayed.'],
+  ['They were thirsty and asked for some', 'water.', 'gravel.', 'thunder.', 'advice.'],
+  ['At night you can see the moon and the', 'stars.', 'spoons.', 'carpets.', 'teachers.'],
+  ['The bus was late, so she missed the', 'meeting.', 'gravity.', 'oxygen.', 'alphabet.'],
+  ['The plant died because nobody gave it', 'water.', 'shoes.', 'music.', 'money.'],
+  [
+    'He put on his coat because it was',
+    'cold outside.',
+    'made of cheese.',
+    'his birthday cake.',
+    'full of fish.',
+  ],
+  ['The cat chased the', 'mouse.', 'weather.', 'ocean.', 'furniture.'],
+  ['She read the book from the first page to the', 'last.', 'kitchen.', 'moon.', 'left shoe.'],
+  ['The children built a castle out of', 'sand.', 'smoke.', 'silence.', 'soup.'],
+  ['He could not reach the shelf, so he stood on a', 'chair.', 'cloud.', 'spider.', 'promise.'],
+  ['The fire was put out by the', 'firefighters.', 'candles.', 'librarians.', 'matches.'],
+  ['After washing her hands she dried them with a', 'towel.', 'hammer.', 'lemon.', 'bicycle.'],
+  ['The train stopped at the', 'station.', 'ceiling.', 'breakfast.', 'telephone.'],
+  ['The students listened to their', 'teacher.', 'pencil.', 'homework.', 'lunch.'],
+  ['He paid for the bread with', 'money.', 'fog.', 'sleep.', 'thunder.'],
+  ['The sun rises in the', 'morning.', 'cellar.', 'drawer.', 'bottle.'],
+  ['She forgot her glasses and could not', 'see well.', 'taste salt.', 'hear music.', 'smell smoke.'],
+  ['The car would not start because the battery was', 'empty.', 'polite.', 'delicious.', 'asleep in bed.'],
+  ['The ship sailed across the', 'ocean.', 'staircase.', 'kitchen.', 'forest floor.'],
+];
+
+/** Endings of sentences, one of which makes sense. */
+export const cloze = itemsOf('cloze', ENDINGS);
