@@ -7,5 +7,5 @@ export {
   type PartsRunOptions,
   type PlanRunOptions,
 } from './model-parts.js';
-export type { ComparedPredictions, Predictions, Scores } from './score.js';
-export type { StreamBatch } from './stream-batch.js';
+export type { ComparedStreamScores, Scores, StreamScores } from './score.js';
+export { type StreamBatch, sumOf } from './stream-batch.js';

@@ -74,6 +74,8 @@ interface LayerSessions {
  */
 export class ModelParts implements BranchSource {
   readonly anatomy: Anatomy;
+  /** Width of the residual stream. */
+  readonly hidden: number;
   /** Whether all positions of a run are computed independently of how many there are; see `open`. */
   readonly exactBatches: boolean;
   readonly #options: PartsOptions;
@@ -86,6 +88,7 @@ export class ModelParts implements BranchSource {
 
   private constructor(parts: {
     anatomy: Anatomy;
+    hidden: number;
     exactBatches: boolean;
     options: PartsOptions;
     tokens: ValueInfo;
@@ -95,6 +98,7 @@ export class ModelParts implements BranchSource {
     head: PartModel;
   }) {
     this.anatomy = parts.anatomy;
+    this.hidden = parts.hidden;
     this.exactBatches = parts.exactBatches;
     this.#options = parts.options;
     this.#tokens = parts.tokens;
@@ -127,7 +131,19 @@ export class ModelParts implements BranchSource {
       );
       const exactBatches = !model.graph.nodes.some(({ opType }) => opType.startsWith('DynamicQuantize'));
       const head = cutter.head(type);
-      return new ModelParts({ anatomy, exactBatches, options, tokens, type, embedding, layers, head });
+      const start = await embedding.run({ ids: [[0]], fetches: [anatomy.streamStart] });
+      const hidden = (start[anatomy.streamStart] as TensorValue).data.length;
+      return new ModelParts({
+        anatomy,
+        hidden,
+        exactBatches,
+        options,
+        tokens,
+        type,
+        embedding,
+        layers,
+        head,
+      });
     } catch (error) {
       await embedding.dispose();
       throw error;

@@ -5,13 +5,13 @@ import { AGREES_OUTPUT, KL_OUTPUT, LOSS_OUTPUT, TARGETS_INPUT } from './scoring-
 import { requireFinite, type StreamBatch } from './stream-batch.js';
 
 /** How one model predicts the tokens of a batch, by predicted token: `[batch, sequence − 1]`. */
-export interface Predictions {
+export interface StreamScores {
   /** −ln p of the token, nats. */
   readonly loss: Float32Array;
 }
 
 /** The same, compared with the reference. */
-export interface ComparedPredictions extends Predictions {
+export interface ComparedStreamScores extends StreamScores {
   /** KL(reference ‖ this) of the distribution that predicts the token, nats; not below 0. */
   readonly kl: Float32Array;
   /** 1 where the reference's best token is a best one here, else 0. */
@@ -19,8 +19,8 @@ export interface ComparedPredictions extends Predictions {
 }
 
 export interface Scores {
-  readonly reference: Predictions;
-  readonly others: readonly ComparedPredictions[];
+  readonly reference: StreamScores;
+  readonly others: readonly ComparedStreamScores[];
 }
 
 /**
@@ -30,6 +30,8 @@ export interface Scores {
 const MAX_ROWS = 128;
 /** Fewer where the vocabulary is very large: 128 MiB of logits in float32. */
 const MAX_LOGITS = 2 ** 25;
+/** Models compared in one run: more would save little of the reference's product, and leave few positions. */
+const MAX_OTHERS = 7;
 
 /** Runs the head on chunks of positions, so that memory is bounded whatever the batch. */
 export class HeadScorer {
@@ -57,6 +59,21 @@ export class HeadScorer {
     others: readonly StreamBatch[],
     ids: readonly (readonly number[])[],
     signal?: AbortSignal,
+  ): Promise<Scores> {
+    const first = await this.#scoreSome(reference, others.slice(0, MAX_OTHERS), ids, signal);
+    const compared = [...first.others];
+    for (let at = MAX_OTHERS; at < others.length; at += MAX_OTHERS) {
+      const some = others.slice(at, at + MAX_OTHERS);
+      compared.push(...(await this.#scoreSome(reference, some, ids, signal)).others);
+    }
+    return { reference: first.reference, others: compared };
+  }
+
+  async #scoreSome(
+    reference: StreamBatch,
+    others: readonly StreamBatch[],
+    ids: readonly (readonly number[])[],
+    signal: AbortSignal | undefined,
   ): Promise<Scores> {
     const [, sequence, hidden] = reference.dims;
     const streams = [reference, ...others];
