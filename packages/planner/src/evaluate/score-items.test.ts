@@ -53,7 +53,7 @@ describe('the items', () => {
         const [, a, sign, b] = /(\d+) ([+-]) (\d+) =$/.exec(context)!;
         const result = sign === '+' ? Number(a) + Number(b) : Number(a) - Number(b);
         expect(choices.map(Number).indexOf(result)).toBe(answer);
-        expect(choices.every((choice) => Number(choice) >= 0)).toBe(true);
+        expect(choices.every((choice) => choice.length === choices[answer]!.length)).toBe(true);
       }
       if (kind === 'copying') {
         const [, list] = /Input: (.*)\nOutput:$/.exec(context)!;
@@ -71,12 +71,11 @@ describe('scoreItems', () => {
   afterAll(() => decoder.dispose());
   const some = ITEMS.filter((_, i) => i % 9 === 0).filter(({ context }) => context.length < 180);
 
-  /** The definition: each choice behind its context, run as a whole. */
-  async function meanLogLikelihood(context: string, choice: string): Promise<number> {
-    const alone = tokenizer.encode(context);
-    const ids = tokenizer.encode(context + choice);
-    const common = alone.findIndex((id, i) => id !== ids[i]);
-    const from = common === -1 ? alone.length : common;
+  /** The definition: each choice behind its context, run as a whole, scored from where the choices part. */
+  async function meanLogLikelihood(context: string, choices: readonly string[], at: number): Promise<number> {
+    const wholes = choices.map((choice) => tokenizer.encode(context + choice));
+    const ids = wholes[at]!;
+    const from = ids.findIndex((id, i) => wholes.some((other) => other[i] !== id));
     const { logits } = await decoder.forward({ inputIds: [ids] });
     const size = logits.dims[2];
     let sum = 0;
@@ -91,8 +90,8 @@ describe('scoreItems', () => {
     const result = await scoreItems(decoder, tokenizer, some);
     for (const [i, item] of some.entries()) {
       const { scores, chosen, right } = result.items[i]!;
-      for (const [at, choice] of item.choices.entries()) {
-        expect(scores[at]).toBeCloseTo(await meanLogLikelihood(item.context, choice), 3);
+      for (const at of item.choices.keys()) {
+        expect(scores[at]).toBeCloseTo(await meanLogLikelihood(item.context, item.choices, at), 3);
       }
       expect(scores[chosen]).toBe(Math.max(...scores));
       expect(right).toBe(chosen === item.answer);

@@ -15,7 +15,7 @@ export interface ItemScore {
   /** Index of the choice that the model finds most likely; the first of equals. */
   readonly chosen: number;
   readonly right: boolean;
-  /** Mean ln p of a token of each choice. */
+  /** Mean ln p of a token of each choice, those left out that all choices begin with. */
   readonly scores: readonly number[];
 }
 
@@ -75,16 +75,16 @@ interface Prepared {
 
 /**
  * Token ids of the context and of each choice behind it. They are tokenised together, since a tokenizer can join the
- * context's end with the choice's begin; what the choices then have not in common counts as theirs.
+ * context's end with the choice's begin. What all choices begin with decides nothing and goes to the context.
  */
 function prepare(tokenizer: Tokenizer, { context, choices }: Item): Prepared {
-  const alone = tokenizer.encode(context);
   const wholes = choices.map((choice) => tokenizer.encode(context + choice));
-  // One token of each choice at least is left to score, and one of the context to score it by.
-  const shortest = Math.min(...wholes.map((ids) => ids.length - 1));
-  const length = Math.min(shortest, commonLength([alone, ...wholes]));
-  if (length > 0)
+  // One token of each choice at least is left to score.
+  const length = Math.min(commonLength(wholes), ...wholes.map((ids) => ids.length - 1));
+  if (length > 0) {
     return { context: wholes[0]!.slice(0, length), choices: wholes.map((ids) => ids.slice(length)) };
+  }
+  // Nothing in common to predict from: the text's begin stands in.
   return { context: [tokenizer.bosId ?? tokenizer.eosId ?? 0], choices: wholes };
 }
 

@@ -38,13 +38,16 @@ const SUMS: readonly (readonly [a: number, sign: '+' | '-', b: number])[] = [
 
 const SHOTS = '3 + 1 = 4\n10 + 12 = 22\n9 - 2 = 7\n45 - 21 = 24\n';
 
-/** Wrong results near the right one, as slips give them: off by one or two, a ten carried too much or too little. */
+/**
+ * Wrong results near the right one, as slips give them: off by one or two, or a ten carried wrongly. They have as
+ * many digits as the right one: a shorter one could be its beginning.
+ */
 function written([a, sign, b]: (typeof SUMS)[number], i: number): Written {
   const right = sign === '+' ? a + b : a - b;
-  const off = right < 10 ? [1, -1, 2, 3] : [10, -1, 1, -10];
-  const wrong = [0, 1, 2].map((at) => right + off[(at + i) % off.length]!);
-  const plausible = wrong.map((value) => (value < 0 ? right + 4 : value));
-  return [`${a} ${sign} ${b} =`, String(right), ...plausible.map(String)];
+  const slips = (right < 10 ? [1, -1, 2, -2, 3, -3] : [10, -1, 1, -10, 2, 20]).map((off) => right + off);
+  const alike = slips.filter((value) => value > 0 && String(value).length === String(right).length);
+  const wrong = [0, 1, 2].map((at) => alike[(at + i) % alike.length]!);
+  return [`${a} ${sign} ${b} =`, String(right), ...wrong.map(String)];
 }
 
 export const arithmetic = itemsOf('arithmetic', SUMS.map(written), (sum) => SHOTS + sum);
