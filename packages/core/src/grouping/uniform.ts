@@ -62,10 +62,10 @@ export function checkWhole(name: string, value: number, least: number, most: num
 }
 
 /** @throws PlanError `PLAN_PARAMETERS` */
-export function checkBypass(bypass: Bypass): void {
+export function checkBypass(bypass: Bypass, path = 'bypass'): void {
   if (bypass === 'full' || (Number.isSafeInteger(bypass) && bypass >= 0)) return;
   throw new PlanError('PLAN_PARAMETERS', 'not a bypass distance', {
-    path: 'bypass',
+    path,
     expected: 'a whole number, 0 or more, or "full"',
     found: show(bypass),
   });
