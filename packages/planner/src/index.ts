@@ -8,6 +8,7 @@ export * from './parts/index.js';
 export * from './probe/index.js';
 export * from './quantise/index.js';
 export * from './recover/index.js';
+export * from './report/index.js';
 export * from './rewrite/index.js';
 export * from './source/index.js';
 export * from './variant/index.js';

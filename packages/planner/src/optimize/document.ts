@@ -64,6 +64,8 @@ export const optimizeReportSchema = z.object({
   /** ISO 8601. */
   created: z.string(),
   tool: z.object({ name: z.string(), version: z.string() }),
+  /** What else the numbers depend on: the runtime, Node.js. */
+  versions: z.array(z.object({ name: z.string(), version: z.string() })).optional(),
   /** The command that makes the model again. */
   command: z.string(),
   machine: z.string(),
@@ -76,7 +78,13 @@ export const optimizeReportSchema = z.object({
     sha256: z.string(),
     layers: z.int().min(1),
     hidden: z.int().min(1),
+    /** On a hub, `owner/name`, where the model came from one. */
+    repository: z.string().optional(),
+    /** As the source's card says it: `apache-2.0`. */
+    license: z.string().optional(),
   }),
+  /** The graph that was written, where one was. */
+  result: z.object({ graph: z.string(), sha256: z.string() }).optional(),
   texts: z.object({
     calibration: z.array(textSchema),
     development: z.array(textSchema),
