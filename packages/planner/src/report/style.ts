@@ -21,7 +21,7 @@ a:focus-visible,summary:focus-visible,button:focus-visible,[tabindex]:focus-visi
 .kicker,.quiet,figcaption,caption,small{color:var(--muted)}
 .kicker{margin:0;font-size:13px}
 .lead{font-size:18px;line-height:1.45;max-width:66ch}
-.quiet{font-size:13px}
+p.quiet{font-size:13px}
 nav ul{display:flex;flex-wrap:wrap;gap:2px 18px;list-style:none;margin:0;padding:10px 0;border-bottom:1px solid var(--rule);font-size:13px}
 section{padding-top:36px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:1px;background:var(--rule);border:1px solid var(--rule);margin:20px 0 12px}
@@ -34,7 +34,7 @@ figure{margin:14px 0 18px}
 figcaption{font-size:13px;max-width:86ch;margin-top:8px}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:8px 20px}
 .panels h3{margin:8px 0 2px}
-.scroll{overflow-x:auto;margin:12px 0 16px}
+.scroll{position:relative;overflow-x:auto;margin:12px 0 16px}
 table{border-collapse:collapse;font-size:14px;line-height:1.4;font-variant-numeric:tabular-nums;min-width:min(100%,560px)}
 caption{text-align:left;font-size:13px;padding:0 0 6px}
 th,td{padding:5px 12px 5px 0;vertical-align:top;text-align:right;font-weight:400}
@@ -122,5 +122,5 @@ ${LIGHT.heat.map((_, i) => `.h${i}{fill:var(--h${i})}`).join('')}
 .refused{fill:var(--paper);stroke:var(--s1);stroke-dasharray:3 2}
 @media (max-width:640px){main{padding-left:14px;padding-right:14px}header{padding-top:22px}.lead{font-size:17px}.wide{display:none}.narrow{display:block}.heat .tick{font-size:16px}.beside>.legend{flex-direction:row}#rows tbody th.text{min-width:112px;max-width:132px}}
 @media (forced-colors:active){svg.chart,svg.key,.stack svg,.bars{forced-color-adjust:none;background:var(--paper)}}
-@media print{body{font-size:10.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}nav,button,.readout{display:none}section{padding-top:18pt}h2,h3,h4,caption{break-after:avoid}figure,tr,.sample,.tiles{break-inside:avoid}.scroll{overflow:visible}tbody th[scope=row]{position:static}table{font-size:8.5pt}th,td{padding-right:7pt}.wide{display:block}.narrow{display:none}details::details-content{content-visibility:visible;height:auto}summary{color:var(--ink)}}
+@media print{body{font-size:10.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}nav,button,.readout{display:none}section{padding-top:18pt}h2,h3,h4,caption{break-after:avoid}figure,tr,.sample,.tiles{break-inside:avoid}tr.section{break-after:avoid}.scroll{overflow:visible}tbody th[scope=row]{position:static}#recovery-steps{min-width:0}table{font-size:8.5pt}th,td{padding-right:7pt}.wide{display:block}.narrow{display:none}details::details-content{content-visibility:visible;height:auto}summary{color:var(--ink)}}
 `;

@@ -1,6 +1,6 @@
 import { type Bypass, effectiveBypass, type Plan, type PlanGroup } from '@cqil/core';
 import type { OptimizeReport } from '../../optimize/document.js';
-import { bypassName, excess, layerRange, nats, round } from '../format.js';
+import { bypassName, layerRange, nats, round } from '../format.js';
 import { html, type Markup } from '../html.js';
 import { linear, logarithmic, logTicks, wholeTicks } from '../scale.js';
 import {
@@ -132,9 +132,4 @@ function describe(candidates: readonly Candidate[]): string {
   const [least, most] = [sorted[0], sorted.at(-1)];
   if (least === undefined || most === undefined) return 'Nothing was measured.';
   return `${candidates.length} candidates. Least: ${pointText(least)}. Most: ${pointText(most)}. All are in the table below.`;
-}
-
-/** What a single group adds to the perplexity, from its cross-entropy. */
-export function candidateExcess({ crossEntropy }: Candidate): string {
-  return excess(Math.expm1(crossEntropy));
 }

@@ -1,6 +1,6 @@
 import { sequentialSteps } from '@cqil/core';
 import type { OptimizeReport } from '../../optimize/document.js';
-import { bypasses, candidateExcess, chosen, costChart, costLegend, groupSizes } from '../charts/costs.js';
+import { bypasses, chosen, costChart, costLegend, groupSizes } from '../charts/costs.js';
 import { frontChart, lettered, rowKey } from '../charts/front.js';
 import { bypassName, excess, layerRange, nats, planText, plural } from '../format.js';
 import { html, type Part } from '../html.js';
@@ -72,33 +72,45 @@ export function costsSection(report: OptimizeReport): Section | undefined {
   };
 }
 
+/** A row for each run of layers, a column for each bypass: what is compared stands side by side. */
 function candidateTable(report: OptimizeReport): Part {
-  const { candidates, plan } = report;
-  const order = bypasses(candidates);
+  const { candidates } = report;
+  const distances = bypasses(candidates);
   return table({
     id: 'candidates',
-    caption: 'Cost of one group alone, on development text',
-    columns: [
-      { name: 'Layers', text: true },
-      { name: 'Bypass', text: true },
-      { name: 'KL, nats a token' },
-      { name: 'Cross-entropy, nats a token' },
-      { name: 'Excess perplexity' },
-      { name: 'In the plan', text: true },
-    ],
+    caption:
+      'KL of one group alone and, in brackets, its change of cross-entropy, both in nats a token on development text; ✓ marks what is in the plan',
+    columns: [{ name: 'Layers', text: true }, ...distances.map((bypass) => ({ name: bypassName(bypass) }))],
     bodies: groupSizes(candidates).map((size) => ({
       name: `Groups of ${size} layers`,
-      rows: candidates
-        .filter(({ layers }) => layers.length === size)
-        .sort((a, b) => a.layers[0]! - b.layers[0]! || order.indexOf(a.bypass) - order.indexOf(b.bypass))
-        .map((candidate) => [
-          layerRange(candidate.layers),
-          bypassName(candidate.bypass),
-          nats(candidate.kl),
-          `${candidate.crossEntropy < 0 ? '' : '+'}${nats(candidate.crossEntropy)}`,
-          candidateExcess(candidate),
-          chosen(plan, candidate) ? 'yes' : '',
-        ]),
+      rows: runsOf(candidates, size).map((run) => [
+        layerRange(run[0]!.layers),
+        ...distances.map((bypass) => {
+          const candidate = run.find((own) => own.bypass === bypass);
+          return candidate === undefined ? '' : candidateCell(report, candidate);
+        }),
+      ]),
     })),
   });
+}
+
+type Candidate = OptimizeReport['candidates'][number];
+
+/** The candidates of one size with the same layers, by first layer. */
+function runsOf(candidates: readonly Candidate[], size: number): Candidate[][] {
+  const runs = new Map<number, Candidate[]>();
+  for (const candidate of candidates) {
+    if (candidate.layers.length !== size) continue;
+    const first = candidate.layers[0]!;
+    runs.set(first, [...(runs.get(first) ?? []), candidate]);
+  }
+  return [...runs].sort(([a], [b]) => a - b).map(([, run]) => run);
+}
+
+function candidateCell({ plan }: OptimizeReport, candidate: Candidate): Part {
+  const change = `${candidate.crossEntropy < 0 ? '' : '+'}${nats(candidate.crossEntropy)}`;
+  const text = html`${nats(candidate.kl)} <span class="quiet">(${change})</span>`;
+  return chosen(plan, candidate)
+    ? html`<strong>✓ ${text}</strong><span class="unseen"> in the plan</span>`
+    : text;
 }
