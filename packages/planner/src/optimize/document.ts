@@ -38,6 +38,8 @@ export const kindResultSchema = z.object({
   klInterval: intervalSchema.optional(),
   /** Share of positions with the original's best token. */
   top1: z.number(),
+  /** Reported beside the others and no part of the row's mean. */
+  beside: z.boolean().optional(),
 });
 
 /** One model of the table: the original, ours, or a baseline. */
@@ -49,7 +51,7 @@ export const evaluationRowSchema = z.object({
   steps: z.int().min(1),
   recovered: z.boolean(),
   kinds: z.array(kindResultSchema),
-  /** exp of the mean log perplexity ratio over the kinds, minus 1. */
+  /** exp of the mean log perplexity ratio over the kinds, minus 1; over those that are not `beside`. */
   excess: z.number(),
   /** Tokens of greedy generation that equal the original's before the first that differs: mean over prompts. */
   generation: z.object({ prompts: z.int(), length: z.int(), agreed: z.number() }).optional(),

@@ -1,6 +1,15 @@
 import { sequentialSteps, stringifyPlan } from '@cqil/core';
 import type { EvaluationRow, OptimizeReport } from '../optimize/document.js';
-import { isBest, itemTotals, meanTop1, planSummary, sections, stepsSaved, verdict } from './facts.js';
+import {
+  isBeside,
+  isBest,
+  itemTotals,
+  meanTop1,
+  planSummary,
+  sections,
+  stepsSaved,
+  verdict,
+} from './facts.js';
 import {
   count,
   duration,
@@ -78,7 +87,7 @@ function evaluation(report: OptimizeReport): string[] {
     'recovery',
     'steps',
     'all kinds',
-    ...kinds.map(plain),
+    ...kinds.map((kind) => `${plain(kind)}${isBeside(report, kind) ? ' (not in the mean)' : ''}`),
     'same best token',
     ...(hasGeneration ? ['same tokens generated'] : []),
     ...(hasItems ? ['items right'] : []),
@@ -90,7 +99,7 @@ function evaluation(report: OptimizeReport): string[] {
       String(row.steps),
       excessCell(report, row, undefined),
       ...kinds.map((kind) => excessCell(report, row, kind)),
-      row.id === 'original' || row.kinds.length === 0 ? '' : share(meanTop1(row)),
+      row.id === 'original' ? '' : share(meanTop1(row)),
       ...(hasGeneration ? [generation(row)] : []),
       ...(hasItems ? [items(row)] : []),
     ]),

@@ -60,9 +60,17 @@ export function isBest(report: OptimizeReport, row: EvaluationRow, column: Colum
   return rivals.every((other) => own <= (excessIn(other, column) ?? Number.POSITIVE_INFINITY));
 }
 
-/** Mean over the kinds of the share of positions with the original's best token. */
+/** Whether a kind is reported beside the others and no part of their mean. */
+export function isBeside(report: OptimizeReport, kind: string): boolean {
+  return report.evaluation.rows.some((row) =>
+    row.kinds.some((result) => result.kind === kind && result.beside === true),
+  );
+}
+
+/** Mean of the share of positions with the original's best token, over the kinds that the row's excess is of. */
 export function meanTop1(row: EvaluationRow): number {
-  return row.kinds.reduce((sum, kind) => sum + kind.top1, 0) / row.kinds.length;
+  const counted = row.kinds.filter((kind) => kind.beside !== true);
+  return counted.reduce((sum, kind) => sum + kind.top1, 0) / counted.length;
 }
 
 /** Right answers and items, summed over their kinds. */
@@ -97,7 +105,7 @@ function lossSentence(row: EvaluationRow): string {
     kinds.length > 1
       ? ` (from ${excess(least.excess)} on ${least.kind} to ${excess(most.excess)} on ${most.kind})`
       : '';
-  const top1 = kinds.every((kind) => Number.isFinite(kind.top1))
+  const top1 = Number.isFinite(meanTop1(row))
     ? `, and at ${share(1 - meanTop1(row))} of the positions its best token is another than the original's`
     : '';
   return `${how} ${level}${range}${top1}.`;

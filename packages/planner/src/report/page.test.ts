@@ -2,7 +2,7 @@ import { planSteps } from '@cqil/core';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { OptimizeReport } from '../optimize/document.js';
-import { bypassName, excess, nats } from './format.js';
+import { bypassName, excess, nats, share } from './format.js';
 import { renderReportPage } from './page.js';
 import { descendants, type Element, parseMarkup, textOf } from './testing/check-markup.js';
 import { madeUpReport } from './testing/made-up-report.js';
@@ -146,6 +146,21 @@ describe('what the page shows', () => {
       .map(([name]) => name!.trim());
     expect(names).toEqual(['This plan', 'Uniform pairs, as in the paper']);
     expect(page.includes('less is lost by Uniform pairs, as in the paper with recovery')).toBe(true);
+  });
+
+  it('a kind that is reported beside the others, which the mean leaves out', () => {
+    const report = madeUpReport();
+    report.evaluation.rows = report.evaluation.rows.map((row) => ({
+      ...row,
+      kinds: row.kinds.map((kind) => (kind.kind === 'code' ? { ...kind, beside: true } : kind)),
+    }));
+    const table = byId(renderReportPage(report), 'rows');
+    const heads = descendants(table).filter(({ attributes }) => attributes.get('scope') === 'col');
+    expect(heads.map(textOf).filter((name) => name.includes('not in the mean'))).toEqual([
+      'codenot in the mean',
+    ]);
+    const [first, second] = report.evaluation.rows[1]!.kinds;
+    expect(cells(table)[1]![6]).toBe(share((first!.top1 + second!.top1) / 2));
   });
 
   it('why a row has no recovered form', () => {

@@ -2,7 +2,7 @@ import { sequentialSteps } from '@cqil/core';
 import type { EvaluationRow, OptimizeReport } from '../../optimize/document.js';
 import { rowKey } from '../charts/front.js';
 import { intervalChart } from '../charts/intervals.js';
-import { type Column, excessIn, isBest, itemTotals, meanTop1, sections } from '../facts.js';
+import { type Column, excessIn, isBeside, isBest, itemTotals, meanTop1, sections } from '../facts.js';
 import { count, excess, interval, nats, perplexity, share } from '../format.js';
 import { html, type Markup, type Part } from '../html.js';
 import { folded, table, twoLines } from '../table.js';
@@ -29,7 +29,7 @@ function mainTable(report: OptimizeReport): Markup {
       { name: 'Model', text: true },
       { name: 'Steps' },
       { name: 'All kinds' },
-      ...kinds.map((kind) => ({ name: kind })),
+      ...kinds.map((kind) => ({ name: kindName(report, kind) })),
       { name: 'Same best token' },
       ...(hasGeneration ? [{ name: 'Same tokens generated' }] : []),
       ...(hasItems ? [{ name: 'Items right' }] : []),
@@ -41,12 +41,17 @@ function mainTable(report: OptimizeReport): Markup {
         String(row.steps),
         excessCell(report, row, undefined),
         ...kinds.map((kind) => excessCell(report, row, kind)),
-        row.id === 'original' || row.kinds.length === 0 ? '' : share(meanTop1(row)),
+        row.id === 'original' ? '' : share(meanTop1(row)),
         ...(hasGeneration ? [generationCell(row)] : []),
         ...(hasItems ? [itemsCell(row)] : []),
       ]),
     })),
   });
+}
+
+/** A kind that is no part of the mean is told apart where it is named. */
+function kindName(report: OptimizeReport, kind: string): Part {
+  return isBeside(report, kind) ? twoLines(kind, 'not in the mean') : kind;
 }
 
 function excessCell(report: OptimizeReport, row: EvaluationRow, column: Column): Part {
@@ -93,7 +98,7 @@ function footnotes(report: OptimizeReport): Part {
 function charts(report: OptimizeReport): Part {
   if (report.evaluation.rows.every((row) => row.id === 'original')) return undefined;
   return figure(
-    html`<div class="panels">${report.evaluation.kinds.map((kind) => html`<div><h3>${kind}</h3>${intervalChart(report, kind)}</div>`)}</div>`,
+    html`<div class="panels">${report.evaluation.kinds.map((kind) => html`<div><h3>${kindName(report, kind)}</h3>${intervalChart(report, kind)}</div>`)}</div>`,
     html`Excess perplexity with 95 % intervals, on one scale that is logarithmic in the perplexity ratio. Diamonds are this plan, squares baselines; filled with recovery, hollow without.`,
   );
 }

@@ -20,7 +20,7 @@ export function headline(report: OptimizeReport): Markup {
     recovered &&
       tile('Excess perplexity with recovery', excess(recovered.excess), kindsLine(recovered.kinds)),
     last &&
-      last.kinds.length > 0 &&
+      Number.isFinite(meanTop1(last)) &&
       tile(
         'Same best token as the original',
         share(meanTop1(last)),
