@@ -4,6 +4,7 @@ export * from './evaluate/index.js';
 export * from './gguf/index.js';
 export * from './linear/index.js';
 export * from './onnx/index.js';
+export * from './optimize/index.js';
 export * from './parts/index.js';
 export * from './probe/index.js';
 export * from './quantise/index.js';

@@ -4,8 +4,10 @@ import { chat } from './chat.js';
 import { fetchCommand } from './fetch.js';
 import { importCommand } from './import.js';
 import { inspect } from './inspect.js';
+import { optimize } from './optimize.js';
 import { plan } from './plan.js';
 import { probe } from './probe.js';
+import { report } from './report.js';
 import { rewrite } from './rewrite.js';
 import { verify } from './verify.js';
 
@@ -14,6 +16,8 @@ export const commands: readonly Command[] = [
   fetchCommand,
   importCommand,
   inspect,
+  optimize,
+  report,
   probe,
   plan,
   rewrite,

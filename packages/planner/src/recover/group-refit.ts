@@ -67,6 +67,8 @@ export class GroupRefit {
   readonly #replacements: MatrixReplacement[] = [];
   readonly #roles: readonly MapRole[];
   readonly #skipFirst: number;
+  /** Those that run. */
+  readonly #members: readonly number[];
   #batches: GroupBatch[] = [];
 
   constructor(
@@ -78,6 +80,7 @@ export class GroupRefit {
   ) {
     this.#roles = options.roles ?? DEFAULT_ROLES;
     this.#skipFirst = options.skipFirst ?? 1;
+    this.#members = layers.filter((layer) => options.skipped?.includes(layer) !== true);
   }
 
   /**
@@ -96,7 +99,7 @@ export class GroupRefit {
     for (const batch of batches) this.#batches.push(await this.#enter(batch));
     if (known === undefined) await this.#fitAll();
     if (!last) {
-      await this.#runAttention(this.layers);
+      await this.#runAttention(this.#members);
       for (const [at, batch] of batches.entries()) {
         const here = this.#batches[at] as GroupBatch;
         batch.student = (await this.#output(here, [])).y;
@@ -118,19 +121,19 @@ export class GroupRefit {
   async #fitAll(): Promise<void> {
     const wants = (role: MapRole) => this.#roles.includes(role);
     // The first member reads what it always did, but for errors of earlier groups, which its own matrices cannot undo.
-    for (const j of this.layers.slice(1)) {
+    for (const j of this.#members.slice(1)) {
       if (wants('qkv')) await this.#fitInner('qkv', j);
     }
-    await this.#runAttention(this.layers);
+    await this.#runAttention(this.#members);
     if (wants('o')) {
-      for (const j of this.layers) {
+      for (const j of this.#members) {
         await this.#fitAttentionOutput(j);
         await this.#runAttention([j]);
       }
     }
     if (wants('gate-up')) {
       // With the full bypass the first member's FFN reads more than it did, too.
-      for (const j of this.bypass === 'full' ? this.layers : this.layers.slice(1)) {
+      for (const j of this.bypass === 'full' ? this.#members : this.#members.slice(1)) {
         await this.#fitInner('gate-up', j);
         if (this.#inAttention(j, 'gate-up')) await this.#runAttention([j]);
       }
@@ -187,7 +190,7 @@ export class GroupRefit {
 
   /** All members' FFNs together, to leave the stream as the original does. */
   async #fitDown(): Promise<void> {
-    const maps = this.#mapsOf('down', this.layers);
+    const maps = this.#mapsOf('down', this.#members);
     if (maps.length === 0) return;
     await this.#fit(
       'down',
@@ -287,7 +290,7 @@ export class GroupRefit {
   }
 
   #ffnInput(batch: GroupBatch, j: number): StreamBatch {
-    const reads = attentionRead(this.layers, this.bypass, j, this.tools.student.parts.layers);
+    const reads = attentionRead(this.#members, this.bypass, j, this.tools.student.parts.layers);
     return sumOf(batch.x, ...reads.map((k) => batch.attention.get(k) as StreamBatch));
   }
 
@@ -296,7 +299,7 @@ export class GroupRefit {
     const { parts } = this.tools.student;
     const taps: Record<string, TensorValue> = {};
     const contributions = [...batch.attention.values()];
-    for (const j of this.layers) {
+    for (const j of this.#members) {
       const own = maps.filter((map) => map.layer === j).map((map) => map.input);
       if (parts.layers[j]?.ffn !== undefined) {
         const found = await parts.ffn(j, this.#ffnInput(batch, j), { taps: own });

@@ -8,6 +8,11 @@ export interface RecoverOptions {
   readonly calibration: readonly (readonly number[])[];
   /** Token ids that λ is chosen by and that decide what is kept; none of them occurs in `calibration`. */
   readonly development: readonly (readonly number[])[];
+  /**
+   * Layers of the plan's groups that do not run at all: for models with layers left out, which are repaired in the same
+   * way to be compared with. None when absent.
+   */
+  readonly skipped?: readonly number[];
   /** Which matrices may be refitted; all but `o` when absent. */
   readonly roles?: readonly MapRole[];
   /**

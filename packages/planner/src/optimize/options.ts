@@ -1,0 +1,85 @@
+import type { OnProgress, PlanTarget } from '@cqil/core';
+import type { SessionOptions } from '@cqil/runtime-gpu';
+
+/** Which rows besides the original and ours the report's table has, at the same number of steps. */
+export type BaselineChoice =
+  /** None. */
+  | 'none'
+  /** Layers skipped in three ways, the best uniform plan of the paper, Layer Parallelism. */
+  | 'plain'
+  /** The same, and each with the same recovery as ours. */
+  | 'recovered';
+
+export interface OptimizeOptions {
+  readonly target: PlanTarget;
+  /**
+   * What to measure and fit on, by kinds (`kind=path`, `path`, `npm:<package>`, `self`); see `openTextSets`.
+   * `['self']` when absent: text that the model writes itself.
+   */
+  readonly texts?: readonly string[];
+  /** Text to judge by. Without it a part of every text is put aside for that. */
+  readonly evaluationTexts?: readonly string[];
+  /** Further text to judge by, reported beside the rest and no part of any mean; only with `evaluationTexts`. */
+  readonly besideTexts?: readonly string[];
+  /** Tokens to fit on, to choose by, and to judge by; 98,304, 12,288 and 24,576 when absent. */
+  readonly tokens?: {
+    readonly calibration?: number;
+    readonly development?: number;
+    readonly evaluation?: number;
+  };
+  /** Tokens of calibration text that every candidate group is measured on; 4,096 when absent. */
+  readonly costTokens?: number;
+  /** Tokens of development text that whole plans are measured on; 6,144 when absent. */
+  readonly searchTokens?: number;
+  /** Tokens of a window; 512 when absent. */
+  readonly window?: number;
+  /** Sizes of the groups that a plan may have; 2, 3 and 4 when absent. */
+  readonly groupSizes?: readonly number[];
+  /** Whole plans measured for the number of steps that is wanted; 24 when absent. */
+  readonly budget?: number;
+  /** `false` leaves the matrices as they are; `true` when absent. */
+  readonly recover?: boolean;
+  /** `plain` when absent. */
+  readonly baselines?: BaselineChoice;
+  /** `false` leaves out items and generation; `true` when absent. */
+  readonly samples?: boolean;
+  /** For what the model writes itself; 1 when absent. */
+  readonly seed?: number;
+  /** Where packages and relative paths of texts are looked up; the working directory when absent. */
+  readonly cwd?: string;
+  /** Replaces what is in the output folder, if that is a planned model. */
+  readonly force?: boolean;
+  /** Starts anew where the work folder holds other work. */
+  readonly restart?: boolean;
+  /** The command to name in the report. */
+  readonly command?: string;
+  readonly session?: SessionOptions;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+}
+
+export type Settings = ReturnType<typeof settingsOf>;
+
+/** What decides the result, as plain JSON: a stopped run may go on only with the same. */
+export function settingsOf(options: OptimizeOptions) {
+  return {
+    target: options.target,
+    texts: [...(options.texts ?? ['self'])],
+    evaluationTexts: options.evaluationTexts === undefined ? null : [...options.evaluationTexts],
+    besideTexts: [...(options.besideTexts ?? [])],
+    tokens: {
+      calibration: options.tokens?.calibration ?? 98_304,
+      development: options.tokens?.development ?? 12_288,
+      evaluation: options.tokens?.evaluation ?? 24_576,
+    },
+    costTokens: options.costTokens ?? 4096,
+    searchTokens: options.searchTokens ?? 6144,
+    window: options.window ?? 512,
+    groupSizes: [...(options.groupSizes ?? [2, 3, 4])],
+    budget: options.budget ?? 24,
+    recover: options.recover ?? true,
+    baselines: options.baselines ?? 'plain',
+    samples: options.samples ?? true,
+    seed: options.seed ?? 1,
+  };
+}
