@@ -2,10 +2,12 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'n
 import os from 'node:os';
 import path from 'node:path';
 import { type Plan, parsePlan } from '@cqil/core';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { analyze } from '../anatomy/index.js';
-import { readModel } from '../onnx/index.js';
+import { FileRange, readModel } from '../onnx/index.js';
+import { RECOVERY_METADATA_KEY, recover, refittedMaps } from '../recover/index.js';
 import { locateModel } from '../source/index.js';
+import { mapsOf, refit } from '../verify/test/refitting.js';
 import { PLAN_METADATA_KEY, rewriteBranches, rewriteModel } from './index.js';
 
 const testdata = path.resolve(import.meta.dirname, '../../../../testdata');
@@ -184,5 +186,143 @@ describe('rewriteModel', () => {
       'Add /cqil/group.0/sum/Add_2',
       'Add /cqil/group.0/output/Add',
     ]);
+  });
+});
+
+describe('rewriteModel with a recovered model', () => {
+  const recovered = async (file: string) => {
+    const model = await readModel(path.join(testdata, file));
+    return refit(model, mapsOf(model, [1, 2], ['gate-up', 'down']));
+  };
+
+  it('writes its matrices, the plan, and the list of what was refitted', async () => {
+    const source = await locateModel(path.join(testdata, 'optimum/llama'), { dtype: 'fp32' });
+    const model = await recovered('optimum/llama/onnx/model.onnx');
+    const out = path.join(dir, 'out');
+    const { onnxFile } = await rewriteModel(source, plan, out, { recovered: model });
+    expect((await readdir(out)).sort()).toEqual([
+      'config.json',
+      'cqil.plan.json',
+      'generation_config.json',
+      'onnx',
+    ]);
+    const written = await readModel(onnxFile);
+    const original = await readModel(source.onnxFile);
+    expect(parsePlan(written.metadata(PLAN_METADATA_KEY))).toEqual(plan);
+    expect(refittedMaps(written)).toEqual(
+      mapsOf(original, [1, 2], ['gate-up', 'down']).map(({ layer, role, input, output }) => {
+        return { layer, role, input, output };
+      }),
+    );
+    const fresh = [...written.graph.initializers.keys()].filter(
+      (name) => !original.graph.initializers.has(name),
+    );
+    expect(fresh).toHaveLength(6);
+    for (const name of fresh) {
+      expect(name).toMatch(/^cqil\.refit\.layer\.[12]\.(gate-up|down)\.weight/);
+      const bytes = await written.graph.initializers.get(name)!.bytes();
+      expect(bytes).toEqual(await model.graph.initializers.get(name)!.bytes());
+    }
+    expect(written.graph.initializers.size).toBe(original.graph.initializers.size);
+    // The model in memory is as it was.
+    expect(model.metadata(RECOVERY_METADATA_KEY)).toBeUndefined();
+  });
+
+  it('takes what recover gives', async () => {
+    const source = await locateModel(path.join(testdata, 'optimum/gpt2'));
+    const original = await readModel(source.onnxFile);
+    const windows = (seed: number) =>
+      Array.from({ length: 12 }, (_, row) =>
+        Array.from({ length: 48 }, (_, i) => 1 + ((i * i * seed + row * 31) % 248)),
+      );
+    const { model, groups } = await recover(original, analyze(original), plan, {
+      calibration: windows(3),
+      development: windows(5),
+      roles: ['down'],
+      session: { threads: 1 },
+    });
+    const { onnxFile } = await rewriteModel(source, plan, path.join(dir, 'out'), { recovered: model });
+    const kept = groups.flatMap(({ replacements }) => replacements.map(({ map }) => map.output));
+    expect(kept).toHaveLength(2);
+    expect(refittedMaps(await readModel(onnxFile)).map(({ output }) => output)).toEqual(kept);
+  });
+
+  it('gives the same bytes each time', async () => {
+    const source = await locateModel(path.join(testdata, 'genai-int4/llama'));
+    for (const name of ['a', 'b']) {
+      const model = await recovered('genai-int4/llama/model.onnx');
+      await rewriteModel(source, plan, path.join(dir, name), { recovered: model });
+    }
+    for (const file of ['model.onnx', 'model.onnx.data']) {
+      const [a, b] = await Promise.all(['a', 'b'].map((name) => readFile(path.join(dir, name, file))));
+      expect(a!.equals(b!)).toBe(true);
+    }
+  });
+
+  it('keeps weights out of the graph where the source does, new ones too, and leaves no gaps', async () => {
+    const source = await locateModel(path.join(testdata, 'genai-int4/llama'));
+    const model = await recovered('genai-int4/llama/model.onnx');
+    // Piece by piece: no weight that is on disk is read as a whole.
+    const whole = vi.spyOn(FileRange.prototype, 'read');
+    const { root, onnxFile } = await rewriteModel(source, plan, path.join(dir, 'out'), { recovered: model });
+    expect(whole.mock.contexts.filter((range) => (range as FileRange).byteLength >= 1024)).toEqual([]);
+    whole.mockRestore();
+    expect((await readdir(root)).sort()).toEqual([
+      'cqil.plan.json',
+      'genai_config.json',
+      'model.onnx',
+      'model.onnx.data',
+    ]);
+    const written = await readModel(onnxFile);
+    const ranges: [from: number, to: number][] = [];
+    for (const [name, tensor] of written.graph.initializers) {
+      const given = model.graph.initializers.get(name)!;
+      expect(await tensor.bytes()).toEqual(await given.bytes());
+      if (tensor.location === undefined) {
+        expect(tensor.byteLength).toBeLessThan(1024);
+        continue;
+      }
+      const { offset, byteLength } = tensor.data as FileRange;
+      ranges.push([offset, offset + byteLength]);
+    }
+    const refitted = [...written.graph.initializers.values()].filter(({ name }) =>
+      name.startsWith('cqil.refit.'),
+    );
+    expect(refitted.some(({ location }) => location === 'model.onnx.data')).toBe(true);
+    ranges.sort(([a], [b]) => a - b);
+    let end = 0;
+    for (const [from, to] of ranges) {
+      expect(from).toBe(Math.ceil(end / 4096) * 4096);
+      end = to;
+    }
+    const { byteLength } = await readFile(path.join(root, 'model.onnx.data'));
+    expect(byteLength).toBe(end);
+  });
+
+  it('writes what it would have written where nothing was refitted', async () => {
+    const source = await locateModel(path.join(testdata, 'genai-int4/llama'));
+    const same = await readModel(source.onnxFile);
+    await rewriteModel(source, plan, path.join(dir, 'a'));
+    await rewriteModel(source, plan, path.join(dir, 'b'), { recovered: same });
+    for (const file of ['model.onnx', 'model.onnx.data']) {
+      const [a, b] = await Promise.all(['a', 'b'].map((name) => readFile(path.join(dir, name, file))));
+      expect(a!.equals(b!)).toBe(true);
+    }
+  });
+
+  it('keeps nothing of one that fails its check', async () => {
+    const source = await locateModel(path.join(testdata, 'optimum/llama'));
+    const model = await recovered('optimum/llama/onnx/model.onnx');
+    const seen: string[][] = [];
+    const rewriting = rewriteModel(source, plan, path.join(dir, 'out'), {
+      recovered: model,
+      check: async (written) => {
+        seen.push(refittedMaps(written).map(({ role }) => role));
+        return 'logits off by 3';
+      },
+    });
+    await expect(rewriting).rejects.toMatchObject({ code: 'REWRITE_BROKEN' });
+    expect(seen).toEqual([['gate-up', 'gate-up', 'down', 'gate-up', 'gate-up', 'down']]);
+    expect(await readdir(dir)).toEqual([]);
   });
 });

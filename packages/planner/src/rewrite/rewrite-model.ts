@@ -10,9 +10,13 @@ import {
   UsageError,
   VerificationError,
 } from '@cqil/core';
+import { analyze } from '../anatomy/index.js';
+import { linearMaps } from '../linear/index.js';
 import { type Model, readModel, writeModel } from '../onnx/index.js';
+import { type RefittedMap, refitPrefix, setRefittedMaps } from '../recover/metadata.js';
 import type { ModelSource } from '../source/index.js';
 import { rewriteBranches } from './branches.js';
+import { packExternalData } from './pack-external-data.js';
 
 /** The name under which a rewritten folder holds its plan. */
 export const PLAN_FILE = 'cqil.plan.json';
@@ -23,6 +27,11 @@ export type RewriteCheck = (rewritten: Model, signal: AbortSignal | undefined) =
 export interface RewriteOptions {
   /** Replaces what is in `outDir`, if that is a folder this function wrote. */
   readonly force?: boolean;
+  /**
+   * What `recover` made of the source: taken in its place, and the refitted maps are listed in the ONNX metadata under
+   * `cqil.recovery`. Where the source has its weights in files of their own, they go there, too.
+   */
+  readonly recovered?: Model;
   /** Looks at the rewritten model before it is kept; `verifyRewritten` is made for it. */
   readonly check?: RewriteCheck;
   readonly signal?: AbortSignal;
@@ -42,7 +51,7 @@ export interface RewrittenModel {
  * under their old names, all side files, and the plan as `cqil.plan.json`. The folder appears at once, complete
  * and checked, or not at all.
  *
- * Memory is bounded by the largest tensor (and by what `check` needs).
+ * Memory is bounded by the largest tensor (and by what `check` needs, and the matrices that `recovered` holds).
  *
  * @throws UsageError `OUTPUT_NOT_EMPTY`, `OUTPUT_IS_SOURCE`; PlanError, AnatomyError, ModelFormatError;
  *   VerificationError `REWRITE_BROKEN`; EnvironmentError `WRITE_FAILED`; the signal's reason
@@ -55,7 +64,14 @@ export async function rewriteModel(
 ): Promise<RewrittenModel> {
   const root = path.resolve(outDir);
   await assertFree(root, source, options.force === true);
-  const { model, notes } = rewriteBranches(await readModel(source.onnxFile), plan);
+  const original = await readModel(source.onnxFile);
+  const { recovered } = options;
+  const { model, notes } = rewriteBranches(recovered ?? original, plan);
+  const refitted = recovered === undefined ? [] : refittedIn(recovered, original);
+  if (refitted.length > 0) {
+    setRefittedMaps(model, refitted);
+    packExternalData(model, original);
+  }
 
   const staged = `${root}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
   try {
@@ -87,6 +103,13 @@ export async function rewriteModel(
   return { root, onnxFile: path.join(root, source.onnxRelative), notes };
 }
 
+/** The maps of the original that recovery put other matrices in the place of. */
+function refittedIn(recovered: Model, original: Model): RefittedMap[] {
+  const producers = recovered.graph.producers();
+  const { maps } = linearMaps(original, analyze(original));
+  return maps.filter((map) => producers.get(map.output)?.name.startsWith(refitPrefix(map)));
+}
+
 function passOn(options: RewriteOptions) {
   return {
     ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -94,7 +117,8 @@ function passOn(options: RewriteOptions) {
   };
 }
 
-async function assertFree(root: string, source: ModelSource, force: boolean): Promise<void> {
+/** @throws UsageError `OUTPUT_IS_SOURCE`, `OUTPUT_NOT_EMPTY` */
+export async function assertFree(root: string, source: ModelSource, force: boolean): Promise<void> {
   const relative = path.relative(root, source.onnxFile);
   if (!relative.startsWith('..') && !path.isAbsolute(relative)) {
     throw new UsageError('OUTPUT_IS_SOURCE', 'The output folder holds the model that is to be rewritten.', {
@@ -119,7 +143,7 @@ async function assertFree(root: string, source: ModelSource, force: boolean): Pr
 }
 
 /** The folder that was there, empty or to be replaced, gives way only when the new one is complete. */
-async function moveIntoPlace(staged: string, root: string): Promise<void> {
+export async function moveIntoPlace(staged: string, root: string): Promise<void> {
   const old = `${staged}.old`;
   const there = await stat(root).then(
     () => true,

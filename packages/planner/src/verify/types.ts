@@ -1,13 +1,16 @@
 import type { Plan } from '@cqil/core';
 import type { Comparison } from '../evaluate/index.js';
+import type { RefittedMap } from '../recover/metadata.js';
 import type { Arithmetic } from './tolerance.js';
 
 /**
  * - `structure`: the rules of the ONNX specification
  * - `plan`: there is one, and it is for this original
  * - `shapes`: inputs and outputs are those of the original
- * - `weights`: they are those of the original
- * - `parity.…`: the same numbers as the method's formulas on the original's parts: a prompt at once, token by token
+ * - `recovery`: what is declared as refitted is one matrix each in the place of one of the original's, and nothing else
+ *   is refitted; only for models that recovery changed
+ * - `weights`: all others are those of the original
+ * - `parity.…`: the same numbers as the method's formulas on the original's parts, refitted matrices put in: a prompt at once, token by token
  *   with the cache, several sequences of one length, of different length with padding, a real text
  * - `quality`: perplexity, KL divergence and top-1 agreement with the original on a text; it informs
  */
@@ -15,6 +18,7 @@ export type CheckName =
   | 'structure'
   | 'plan'
   | 'shapes'
+  | 'recovery'
   | 'weights'
   | 'parity'
   | 'parity.prefill'
@@ -64,6 +68,8 @@ export interface VerifyReport {
   readonly rewritten: string;
   /** The plan the rewritten model was held to, where there was one. */
   readonly plan?: Plan;
+  /** The maps whose matrices recovery refitted, where it did and they could be checked. */
+  readonly refitted?: readonly RefittedMap[];
   readonly arithmetic: Arithmetic;
   readonly checks: readonly VerifyCheck[];
   /** Where `quality` was measured: `a` is the original, `b` the rewritten model. */

@@ -1,6 +1,6 @@
 import { type CqilError, type OnProgress, type Plan, UsageError, VerificationError } from '@cqil/core';
 import { DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
-import { analyze } from '../anatomy/index.js';
+import { type Anatomy, analyze } from '../anatomy/index.js';
 import {
   type Comparison,
   compare,
@@ -10,14 +10,16 @@ import {
 } from '../evaluate/index.js';
 import { interfaceDifferences, structuralFaults } from '../onnx/check.js';
 import { type Model, readModel } from '../onnx/index.js';
+import { describeRefitted } from '../recover/metadata.js';
 import type { RewriteCheck } from '../rewrite/index.js';
 import { locateModel, type ModelSource } from '../source/index.js';
 import { checkParity, type ParityOptions } from './parity.js';
 import { findPlan } from './plan-of.js';
+import { hasRefits, type Refitted, transplantRefits, weightsOfRefits } from './refit.js';
 import { SAMPLE_TEXT } from './sample-text.js';
 import { arithmeticOf } from './tolerance.js';
 import type { CheckName, VerifyCheck, VerifyReport } from './types.js';
-import { checkWeights } from './weights.js';
+import { checkWeights, type RefittedWeights } from './weights.js';
 
 export interface VerifyOptions {
   /** The plan to hold the rewritten model to; the one it carries when absent. */
@@ -44,6 +46,9 @@ const QUALITY_TOKENS = 2048;
 /**
  * Checks a rewritten model against its original: structure, inputs and outputs, weights, the numbers it computes
  * against the method's formulas on parts of the original, and how well it predicts a text.
+ *
+ * Of a model that recovery changed, the matrices that it declares are put into a copy of the original, and the formulas
+ * are computed on that; all other weights must be the original's. Quality is measured against the original itself.
  *
  * @param original folder or `.onnx` file, or what `locateModel` gave for it
  * @param rewritten the same
@@ -185,11 +190,13 @@ async function verifyModels(
 ): Promise<VerifyReport> {
   const anatomy = analyze(original);
   const { plan, check } = await findPlan(anatomy, rewritten, options.folder, options.plan);
+  const recovery = checkRecovery(original, anatomy, rewritten, plan);
   const checks: VerifyCheck[] = [
     checkStructure(original, rewritten),
     checkShapes(original, rewritten),
     check,
-    await checkWeights(original, rewritten, options.signal),
+    ...(recovery.check === undefined ? [] : [recovery.check]),
+    await checkWeights(original, rewritten, recovery.weights, options.signal),
   ];
   const broken = checks.find(({ ok }) => !ok);
   if (options.parity === false || options.structureOnly === true) {
@@ -197,16 +204,57 @@ async function verifyModels(
   } else if (broken !== undefined || plan === undefined) {
     checks.push(skipped('parity', 'EARLIER_FAILURE', `not run, since "${broken?.name ?? 'plan'}" failed`));
   } else {
-    checks.push(...(await parity(original, anatomy, rewritten, plan, options)));
+    const held = recovery.refitted?.model ?? original;
+    checks.push(
+      ...(await parity(held, held === original ? anatomy : analyze(held), rewritten, plan, options)),
+    );
   }
   return {
     ok: checks.every(({ ok }) => ok),
     original: original.file ?? 'model in memory',
     rewritten: rewritten.file ?? 'model in memory',
     ...(plan === undefined ? {} : { plan }),
+    ...(recovery.refitted === undefined ? {} : { refitted: recovery.refitted.maps }),
     arithmetic: arithmeticOf(original),
     checks,
   };
+}
+
+interface FoundRecovery {
+  /** None for a model that was not recovered, or not rightly. */
+  readonly refitted?: Refitted;
+  /** Left out for a model that was not recovered. */
+  readonly check?: VerifyCheck;
+  readonly weights?: RefittedWeights;
+}
+
+function checkRecovery(
+  original: Model,
+  anatomy: Anatomy,
+  rewritten: Model,
+  plan: Plan | undefined,
+): FoundRecovery {
+  if (!hasRefits(rewritten)) return {};
+  // What is wrong with the matrices is this check's to say, not that of the weights.
+  const weights = { names: weightsOfRefits(original, rewritten), matrices: undefined };
+  if (plan === undefined) {
+    return { weights, check: skipped('recovery', 'EARLIER_FAILURE', 'not looked at, since "plan" failed') };
+  }
+  try {
+    const refitted = transplantRefits(original, anatomy, rewritten, plan);
+    const { maps } = refitted;
+    const detail = `${describeRefitted(maps)}; declared, and each in the place of one of the original's`;
+    return {
+      refitted,
+      check: { name: 'recovery', status: 'passed', ok: true, detail },
+      weights: { names: refitted.weights, matrices: maps.length },
+    };
+  } catch (error) {
+    if (!(error instanceof VerificationError || isCoded(error, 'RECOVERY_'))) throw error;
+    const { code, message } = error as CqilError;
+    const detail = message.replaceAll(/\n\s*/g, '; ');
+    return { weights, check: { name: 'recovery', status: 'failed', ok: false, code, detail } };
+  }
 }
 
 function checkStructure(original: Model, rewritten: Model): VerifyCheck {
@@ -247,7 +295,7 @@ function checkShapes(original: Model, rewritten: Model): VerifyCheck {
 
 async function parity(
   original: Model,
-  anatomy: ReturnType<typeof analyze>,
+  anatomy: Anatomy,
   rewritten: Model,
   plan: Plan,
   options: ModelsOptions,

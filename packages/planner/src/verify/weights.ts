@@ -1,68 +1,121 @@
-import { DataType, FileRange, type Model, type Tensor } from '../onnx/index.js';
+import { DataType, type Model, type Tensor, type TensorData } from '../onnx/index.js';
 import type { VerifyCheck } from './types.js';
 
-/** Read of each weight; a few thousand numbers tell two models apart. */
-const SAMPLE_BYTES = 16 * 1024;
+/** What recovery put in the place of weights of the original. */
+export interface RefittedWeights {
+  /** By their names in the rewritten model. */
+  readonly names: ReadonlySet<string>;
+  /** How many matrices they make; `undefined` where that could not be told. */
+  readonly matrices: number | undefined;
+}
 
 /**
- * Whether weights of equal names are equal in both models: type, shape, and the bytes at their beginning. Tells
- * "made from another model" from "made wrongly".
+ * Whether weights of equal names are equal in both models, type, shape and every byte, and whether there are no others
+ * than those and the refitted ones. Tells "made from another model" from "made wrongly". Memory is bounded.
  */
 export async function checkWeights(
   original: Model,
   rewritten: Model,
+  refitted: RefittedWeights = { names: new Set(), matrices: 0 },
   signal?: AbortSignal,
 ): Promise<VerifyCheck> {
+  const { size } = original.graph.initializers;
   let shared = 0;
   const different: string[] = [];
+  const unknown: string[] = [];
   for (const [name, tensor] of rewritten.graph.initializers) {
     const other = original.graph.initializers.get(name);
-    if (other === undefined) continue;
+    if (other === undefined) {
+      if (!refitted.names.has(name)) unknown.push(name);
+      continue;
+    }
     signal?.throwIfAborted();
     shared += 1;
-    if (!(await sameStart(tensor, other))) different.push(name);
+    if (!(await sameTensor(tensor, other, signal))) different.push(name);
   }
-  const missing = [...original.graph.initializers.keys()].filter(
-    (name) => !rewritten.graph.initializers.has(name),
-  );
-  if (different.length === 0 && (shared > 0 || original.graph.initializers.size === 0)) {
-    const left = missing.length === 0 ? '' : `, ${missing.length} of the original no longer needed`;
-    return {
-      name: 'weights',
-      status: 'passed',
-      ok: true,
-      detail: `${shared} weights are the original's${left}`,
-    };
+  if (shared === 0 && size > 0 && (unknown.length > 0 || refitted.names.size === 0)) {
+    return failed('no weight has the name of one of the original: the model was made from another one');
+  }
+  if (different.length > 0) {
+    return failed(
+      `${different.length} of ${shared} weights differ from the original's, "${different[0]}" first: ` +
+        'the model was made from another one, or changed after it was rewritten',
+    );
+  }
+  if (unknown.length > 0) {
+    return failed(
+      `${unknown.length} weights are neither the original's nor declared as refitted, "${unknown[0]}" first`,
+    );
   }
   return {
     name: 'weights',
-    status: 'failed',
-    ok: false,
-    code: 'ANOTHER_ORIGINAL',
-    detail:
-      shared === 0
-        ? 'no weight has the name of one of the original: the model was made from another one'
-        : `${different.length} of ${shared} weights differ from the original's, "${different[0]}" first: ` +
-          'the model was made from another one, or changed after it was rewritten',
+    status: 'passed',
+    ok: true,
+    detail: describe(original, rewritten, shared, refitted),
   };
 }
 
-async function sameStart(a: Tensor, b: Tensor): Promise<boolean> {
+function describe(original: Model, rewritten: Model, shared: number, { matrices }: RefittedWeights): string {
+  const { initializers } = rewritten.graph;
+  const missing = [...original.graph.initializers.keys()].filter((name) => !initializers.has(name)).length;
+  const left = missing === 0 ? '' : `, ${missing} of the original no longer needed`;
+  if (matrices === 0 || matrices === undefined) return `${shared} weights are the original's${left}`;
+  const refitted = matrices === 1 ? '1 matrix was refitted' : `${matrices} matrices were refitted`;
+  return `${refitted}; all other weights, ${shared}, are the original's${left}`;
+}
+
+function failed(detail: string): VerifyCheck {
+  return { name: 'weights', status: 'failed', ok: false, code: 'ANOTHER_ORIGINAL', detail };
+}
+
+async function sameTensor(a: Tensor, b: Tensor, signal: AbortSignal | undefined): Promise<boolean> {
+  if (a === b) return true;
   if (a.dataType !== b.dataType || a.dims.join() !== b.dims.join()) return false;
   if (a.byteLength !== b.byteLength) return false;
   // Strings have no raw form; no decoder's weights are strings.
   if (a.dataType === DataType.STRING) return true;
-  const [left, right] = [await start(a), await start(b)];
-  return left.byteLength === right.byteLength && left.every((byte, index) => byte === right[index]);
+  if (a.data !== undefined && (a.data === b.data || sameKey(a.data, b.data))) return true;
+  return sameBytes(piecesOf(a), piecesOf(b), signal);
 }
 
-async function start(tensor: Tensor): Promise<Uint8Array> {
-  const { data } = tensor;
-  if (data instanceof FileRange) {
-    const part = new FileRange(data.file, data.offset, Math.min(SAMPLE_BYTES, data.byteLength));
-    return part.read();
+function sameKey({ key }: TensorData, other: TensorData | undefined): boolean {
+  return key !== undefined && key === other?.key;
+}
+
+async function* piecesOf(tensor: Tensor): AsyncGenerator<Uint8Array> {
+  if (tensor.data?.chunks !== undefined) yield* tensor.data.chunks();
+  else yield await tensor.bytes();
+}
+
+/** Compares two streams of bytes that may be cut at different places. */
+async function sameBytes(
+  a: AsyncGenerator<Uint8Array>,
+  b: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  try {
+    let [left, right]: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
+    for (;;) {
+      signal?.throwIfAborted();
+      left = left.byteLength > 0 ? left : await next(a);
+      right = right.byteLength > 0 ? right : await next(b);
+      const count = Math.min(left.byteLength, right.byteLength);
+      if (count === 0) return left.byteLength === right.byteLength;
+      if (!left.subarray(0, count).equals(right.subarray(0, count))) return false;
+      left = left.subarray(count);
+      right = right.subarray(count);
+    }
+  } finally {
+    await a.return(undefined);
+    await b.return(undefined);
   }
-  // What was read into memory already costs nothing more.
-  const bytes = await tensor.bytes();
-  return bytes.subarray(0, SAMPLE_BYTES);
+}
+
+/** The next piece that is not empty; an empty one at the end. */
+async function next(pieces: AsyncGenerator<Uint8Array>): Promise<Buffer> {
+  for (;;) {
+    const { done, value } = await pieces.next();
+    if (done === true) return Buffer.alloc(0);
+    if (value.byteLength > 0) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  }
 }
