@@ -1,5 +1,6 @@
 import type { Plan } from '@cqil/core';
 import type { Anatomy, LayerAnatomy, Model, ModelSource, Node } from '@cqil/planner';
+import { findRefits, type RefitDescription } from './refits.js';
 
 /** What `cqil inspect --json` prints about a model. */
 export interface ModelDescription {
@@ -45,6 +46,8 @@ export interface ModelDescription {
   };
   /** The plan the graph was rewritten by, when it was. */
   readonly plan?: Plan;
+  /** Matrices that recovery refitted, when it did, by layer. */
+  readonly refitted?: readonly RefitDescription[];
 }
 
 export interface LayerDescription {
@@ -83,6 +86,7 @@ export function describeModel({
 }: DescribeParts): ModelDescription {
   const { graph } = model;
   const layers = anatomy?.layers ?? [];
+  const refitted = findRefits(graph.nodes);
   return {
     model: {
       root: source.root,
@@ -114,6 +118,7 @@ export function describeModel({
       ),
     },
     ...(plan === undefined ? {} : { plan }),
+    ...(refitted.length === 0 ? {} : { refitted }),
   };
 }
 

@@ -3,6 +3,7 @@ import prettyBytes from 'pretty-bytes';
 import { describePlan } from '../plan.js';
 import { facts } from '../terminal/table.js';
 import type { LayerDescription, ModelDescription } from './describe.js';
+import { renderRefits } from './refits.js';
 
 /** A model's description for people. */
 export function renderDescription(description: ModelDescription): string {
@@ -31,6 +32,9 @@ export function renderDescription(description: ModelDescription): string {
   );
   if (description.plan !== undefined) {
     pairs.push(['plan', describePlan(description.plan, sequentialSteps(description.plan))]);
+  }
+  if (description.refitted !== undefined) pairs.push(['refitted', renderRefits(description.refitted)]);
+  if (description.plan !== undefined) {
     pairs.push(['groupable', 'not again: plan the original']);
     return facts(pairs);
   }

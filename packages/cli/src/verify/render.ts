@@ -9,10 +9,11 @@ export function renderChecks(checks: readonly VerifyCheck[]): string {
 }
 
 /** A report for people. */
-export function renderReport({ ok, checks }: VerifyReport): string {
+export function renderReport({ ok, checks, refitted = [] }: VerifyReport): string {
   const failed = checks.filter((check) => !check.ok).map(({ name }) => name);
+  const refits = refitted.length === 1 ? '1 refitted matrix' : `${refitted.length} refitted matrices`;
   const verdict = ok
-    ? 'The rewritten model does what its plan says.'
+    ? `The rewritten model does what its plan says${refitted.length === 0 ? '' : `, with ${refits}`}.`
     : `The rewritten model is not what its plan says: ${failed.join(', ')}.`;
   return `${renderChecks(checks)}\n${verdict}`;
 }

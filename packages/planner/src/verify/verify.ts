@@ -243,7 +243,7 @@ function checkRecovery(
   try {
     const refitted = transplantRefits(original, anatomy, rewritten, plan);
     const { maps } = refitted;
-    const detail = `${describeRefitted(maps)}; declared, and each in the place of one of the original's`;
+    const detail = `${describeRefitted(maps)}, as declared`;
     return {
       refitted,
       check: { name: 'recovery', status: 'passed', ok: true, detail },
