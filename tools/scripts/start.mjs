@@ -1,22 +1,18 @@
 // @ts-check
 /**
- * `npm start`: the whole way on a real model, from nothing: packages, build, model, probe, plan, rewrite, check,
- * and the original beside the planned model in numbers and in words. Every step is a command anyone can run.
+ * `npm start`: the whole way on a real model, from nothing: packages, build, model, costs of its groups of layers,
+ * search, recovery, check, judgement, and the original beside the planned model in numbers and in words. Every step is
+ * a command anyone can run.
  */
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { build, cache, cqil, cqilJson, install, say, script, step } from './steps.mjs';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { build, cache, cqil, cqilJson, install, root, say, script, step } from './steps.mjs';
 
-/** Where the first pass over the layers is not to be touched: early layers cost most (see the README). */
-const PLAN = ['--threshold', '0.94', '--group-size', '2', '--bypass', '1', '--start', '12'];
+const STEPS = '24';
 const PROMPT = 'Explain in two sentences why the sky is blue.';
 
 const folder = join(cache, 'demo');
-const files = {
-  probe: join(folder, 'probe.json'),
-  plan: join(folder, 'plan.json'),
-  planned: join(folder, 'smollm2-135m-instruct-cqil'),
-};
+const planned = join(folder, 'smollm2-135m-instruct-cqil');
 
 await script(async () => {
   await step('Packages', install);
@@ -25,29 +21,29 @@ await script(async () => {
   const { imports, setupModel } = await import('./setup-model.mjs');
   const { writeTexts } = await import('./texts.mjs');
   mkdirSync(folder, { recursive: true });
-  const original = imports.source;
+  const original = relative(root, imports.source);
+  const out = relative(root, planned);
 
   await step('Model: SmolLM2 135M Instruct, its 4-bit weights as they are', () => setupModel(['source']));
   await step('What is in it', () => shown('inspect', original));
   const texts = writeTexts();
-  await step('Probe: how alike are the inputs of its layers?', () =>
-    shown('probe', original, '--text', ...texts.calibration, '--tokens', '2048', '--out', files.probe),
+  /** @param {string[]} files */
+  const here = (files) => files.map((file) => relative(root, file));
+  await step(
+    'Optimise: measure the groups, search a plan, repair, check, and judge by text of other origin',
+    () =>
+      shown(
+        ...['optimize', original, '--max-steps', STEPS, '--effort', 'quick', '--force', '--restart'],
+        ...['--text', ...here(texts.calibration), '--eval-text', ...here(texts.evaluation), '--out', out],
+      ),
   );
-  await step('Plan: which layers run at the same time?', () =>
-    shown('plan', original, '--probe', files.probe, ...PLAN, '--out', files.plan),
-  );
-  await step('Rewrite', () =>
-    shown('rewrite', original, '--plan', files.plan, '--out', files.planned, '--force'),
-  );
-  const report = await step('Verify, and judge by text that the probe did not see', () =>
-    cqilJson(['verify', original, files.planned, '--text', ...texts.evaluation, '--tokens', '1024']),
-  );
-  const timing = await step('Time, in turn', () => cqilJson(['bench', original, files.planned]));
+  const report = JSON.parse(readFileSync(join(planned, 'cqil.report.json'), 'utf8'));
+  const timing = await step('Time, in turn', () => cqilJson(['bench', original, out]));
   /** @param {string} model */
   const say80 = (model) => cqilJson(['chat', model, '--prompt', PROMPT, '--max-tokens', '80']);
   const answers = await step('Talk, through Transformers.js', async () => [
     await say80(original),
-    await say80(files.planned),
+    await say80(out),
   ]);
   process.stdout.write(`\n${summary(report, timing, answers)}\n`);
 });
@@ -61,22 +57,33 @@ async function shown(...words) {
 /**
  * @typedef {{ median: number, q1: number, q3: number }} Spread
  * @typedef {{ prefillMs: Spread, decodeMs: Spread, prefillRatio: Spread, decodeRatio: Spread }} Timing
- * @param {{ plan: { layers: number, groups: { layers: number[] }[] }, quality: any }} report
+ * @typedef {{ kind: string, perplexity: number, excess: number, top1: number }} Kind
+ * @typedef {{ id: string, steps: number, excess: number, kinds: Kind[] }} Row
+ * @param {{ model: { layers: number }, evaluation: { rows: Row[] } }} report
  * @param {{ models: [Timing, Timing], settings: { promptTokens: number, repeats: number } }} timing
  * @param {{ text: string }[]} answers
  */
-function summary({ plan, quality }, { models: [before, after], settings }, [first, second]) {
-  const steps = plan.layers - plan.groups.reduce((saved, { layers }) => saved + layers.length - 1, 0);
+function summary({ model, evaluation }, { models: [before, after], settings }, [first, second]) {
+  /** @param {string} id */
+  const row = (id) => evaluation.rows.find((one) => one.id === id);
+  const [original, plain, ours] = [row('original'), row('ours'), row('ours-recovered')];
+  const skipped = row('skip-influence');
+  if (original === undefined || plain === undefined || ours === undefined)
+    throw new Error('the report lacks rows');
   const rows = [
     ['', 'original', 'CQIL', 'change'],
-    ['sequential layers', String(plan.layers), String(steps), percent(steps / plan.layers)],
-    [
-      `perplexity, held-out text (${quality.tokens} tokens)`,
-      quality.a.perplexity.toFixed(2),
-      quality.b.perplexity.toFixed(2),
-      percent(quality.ratio),
-    ],
-    ['same best token as the original', '', `${(quality.top1Agreement * 100).toFixed(1)} %`, ''],
+    ['sequential layers', String(model.layers), String(ours.steps), percent(ours.steps / model.layers)],
+    ...ours.kinds.map((kind, i) => [
+      `perplexity, ${kind.kind}`,
+      original.kinds[i]?.perplexity.toFixed(2) ?? '',
+      kind.perplexity.toFixed(2),
+      percent(1 + kind.excess),
+    ]),
+    ['perplexity, mean of the kinds', '', '', percent(1 + ours.excess)],
+    ['  the same plan without repair', '', '', percent(1 + plain.excess)],
+    ...(skipped === undefined
+      ? []
+      : [['  as many layers left out instead', '', '', percent(1 + skipped.excess)]]),
     [
       `prefill of ${settings.promptTokens} tokens, ms`,
       time(before.prefillMs),
@@ -95,6 +102,8 @@ function summary({ plan, quality }, { models: [before, after], settings }, [firs
     `> ${PROMPT}`,
     `original: ${first?.text}`,
     `CQIL:     ${second?.text}`,
+    '',
+    `The whole report: ${relative(root, join(planned, 'cqil.report.html'))}`,
   ].join('\n');
 }
 

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { type Bypass, type Plan, UsageError } from '@cqil/core';
 import type { Anatomy } from '@cqil/planner';
 import type { Argv } from 'yargs';
@@ -6,6 +7,7 @@ import { writeFileAtomic } from '../files.js';
 import { openModel, readJson, refusedLayers } from '../model.js';
 import { fraction, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
 import { describePlan } from '../plan.js';
+import { table } from '../terminal/table.js';
 
 interface Geometry {
   readonly groupSize?: number | undefined;
@@ -30,25 +32,36 @@ export const plan = defineCommand({
       'cqil plan models/smollm2 --probe probe.json --threshold 0.95 --out plan.json',
       'from what a probe measured',
     ],
+    [
+      'cqil plan models/smollm2 --front models/smollm2-22 --steps 24 --out plan.json',
+      'from the front that cqil optimize measured',
+    ],
   ],
   options: (yargs) => withOut(withPlanOptions(withDtype(withModel(yargs))), 'the plan to write, a JSON file'),
   async run(args) {
-    const { model: path, dtype, out, fromConfig, probe, threshold, groupSize, bypass, start, end } = args;
+    const { model: path, dtype, out, fromConfig, probe, threshold, front, steps } = args;
+    const { groupSize, bypass, start, end } = args;
     const core = await import('@cqil/core');
     const { anatomy } = await openModel(path, dtype);
     const layers = anatomy.layers.length;
     const geometry: Geometry = { groupSize, bypass, start, end };
-    const way = chooseWay({ fromConfig, probe, threshold, geometry });
+    const way = chooseWay({ fromConfig, probe, threshold, front, steps, geometry });
 
     let chosen: Plan;
+    let measured = '';
     if (way === 'config')
       chosen = core.planFromAuthorsConfig(await readJson(fromConfig as string), { layers });
     else if (way === 'geometry')
       chosen = core.uniformPlan({ ...geometry, layers, groupSize: groupSize as number });
-    else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
+    else if (way === 'front') {
+      const found = await planFromFront(front as string, steps as number, layers);
+      chosen = found.plan;
+      measured = found.table;
+    } else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
     core.validatePlan(chosen, { layers, notGroupable: refusedLayers(anatomy) });
     await writeFileAtomic(out, core.stringifyPlan(chosen));
-    return { document: chosen, text: `wrote ${out}: ${describePlan(chosen, core.sequentialSteps(chosen))}` };
+    const line = `wrote ${out}: ${describePlan(chosen, core.sequentialSteps(chosen))}`;
+    return { document: chosen, text: `${measured}${line}` };
   },
 });
 
@@ -80,6 +93,16 @@ function withPlanOptions<T>(yargs: Argv<T>) {
       coerce: oneText('from-config'),
     })
     .option('probe', { type: 'string', describe: 'what cqil probe wrote', coerce: oneText('probe') })
+    .option('front', {
+      type: 'string',
+      describe: 'a folder that cqil optimize wrote: the best plans that it measured, by number of steps',
+      coerce: oneText('front'),
+    })
+    .option('steps', {
+      type: 'string',
+      describe: 'with --front: which of them',
+      coerce: wholeNumber('steps', 1),
+    })
     .option('threshold', {
       type: 'string',
       describe: 'with --probe: least cosine similarity of layer inputs in a group',
@@ -115,6 +138,38 @@ async function planFromProbe(
   return { ...chosen, provenance: { ...chosen.provenance, probe: probe.model.sha256 } };
 }
 
+/** One of the plans that a search measured, and all of them as a table. */
+async function planFromFront(
+  folder: string,
+  steps: number,
+  layers: number,
+): Promise<{ plan: Plan; table: string }> {
+  const { readReport, REPORT_FILE } = await import('@cqil/planner');
+  const report = await readReport(join(folder, REPORT_FILE));
+  if (report.plan.layers !== layers) {
+    throw new UsageError('FRONT_OTHER_MODEL', `${folder} is of another model.`, {
+      expected: `${layers} layers, as the model has`,
+      found: `${report.plan.layers} layers`,
+      hint: 'Name the folder that cqil optimize made of this model.',
+    });
+  }
+  const point = report.front.find((one) => one.steps === steps);
+  if (point === undefined) {
+    throw new UsageError('FRONT_STEPS', `No plan of ${steps} steps was measured.`, {
+      expected: `one of ${report.front.map((one) => one.steps).join(', ')}`,
+      found: String(steps),
+      hint: `Or search it: cqil optimize … --max-steps ${steps}`,
+    });
+  }
+  const rows = report.front.map((one) => [
+    `${one.steps}`,
+    one.kl.toFixed(4),
+    `${(100 * one.excess).toFixed(1)} %`,
+    describePlan(one.plan, one.steps),
+  ]);
+  return { plan: point.plan, table: `${table([['steps', 'KL', 'excess', 'plan'], ...rows])}\n` };
+}
+
 export function parseBypass(value: unknown): Bypass | undefined {
   return value === 'full' ? 'full' : wholeNumber('bypass')(value);
 }
@@ -123,25 +178,32 @@ interface Choice {
   readonly fromConfig: string | undefined;
   readonly probe: string | undefined;
   readonly threshold: number | undefined;
+  readonly front: string | undefined;
+  readonly steps: number | undefined;
   readonly geometry: Geometry;
 }
 
-function chooseWay({ fromConfig, probe, threshold, geometry }: Choice): 'config' | 'geometry' | 'probe' {
-  const hasGeometry = Object.values(geometry).some((value) => value !== undefined);
-  if (fromConfig !== undefined && probe === undefined && threshold === undefined && !hasGeometry)
-    return 'config';
-  if (fromConfig === undefined && probe !== undefined && threshold !== undefined) return 'probe';
-  if (
-    fromConfig === undefined &&
-    probe === undefined &&
-    threshold === undefined &&
-    geometry.groupSize !== undefined
-  ) {
-    return 'geometry';
+type Way = 'config' | 'geometry' | 'probe' | 'front';
+
+/** Each way has options that it needs and options that it may have; what is given must fit one. */
+const WAYS: Readonly<Record<Way, { needs: readonly string[]; may: readonly string[] }>> = {
+  config: { needs: ['fromConfig'], may: [] },
+  geometry: { needs: ['groupSize'], may: ['bypass', 'start', 'end'] },
+  probe: { needs: ['probe', 'threshold'], may: ['groupSize', 'bypass', 'start', 'end'] },
+  front: { needs: ['front', 'steps'], may: [] },
+};
+
+function chooseWay({ geometry, ...options }: Choice): Way {
+  const given = Object.entries({ ...options, ...geometry }).flatMap(([name, value]) =>
+    value === undefined ? [] : [name],
+  );
+  for (const [way, { needs, may }] of Object.entries(WAYS)) {
+    const fits = given.every((name) => needs.includes(name) || may.includes(name));
+    if (fits && needs.every((name) => given.includes(name))) return way as Way;
   }
   throw new UsageError('PLAN_OPTIONS', 'These options make no plan.', {
     expected:
-      '--group-size (with --bypass, --start, --end), or --from-config alone, or --probe with --threshold (and --group-size, --bypass, --start, --end)',
+      '--group-size (with --bypass, --start, --end), or --from-config alone, or --probe with --threshold (and --group-size, --bypass, --start, --end), or --front with --steps',
     found: 'another combination',
     hint: 'see cqil plan --help',
   });

@@ -39,7 +39,7 @@ interface Measured {
 export async function evaluateKinds(
   original: Predictor | Reference,
   candidate: Predictor,
-  set: TextSet,
+  set: Pick<TextSet, 'kinds' | 'window'>,
   options: EvaluateKindsOptions = {},
 ): Promise<KindsEvaluation> {
   const reference = referenceOf(original);
@@ -57,7 +57,7 @@ export async function evaluateKinds(
  */
 export async function evaluateOriginal(
   original: Predictor | Reference,
-  set: TextSet,
+  set: Pick<TextSet, 'kinds' | 'window'>,
   options: EvaluateKindsOptions = {},
 ): Promise<KindsEvaluation> {
   const reference = referenceOf(original);
@@ -74,7 +74,7 @@ function referenceOf(original: Predictor | Reference): Reference {
 }
 
 async function overKinds(
-  set: TextSet,
+  set: Pick<TextSet, 'kinds' | 'window'>,
   options: EvaluateKindsOptions,
   measure: (ids: readonly number[]) => Promise<Measured>,
 ): Promise<KindsEvaluation> {
