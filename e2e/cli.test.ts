@@ -26,15 +26,24 @@ describe('cqil as a process', () => {
     });
   });
 
-  it.each(['fetch', 'import', 'inspect', 'probe', 'plan', 'rewrite', 'verify', 'chat', 'bench'])(
-    'knows %s and its options',
-    async (command) => {
-      const { code, stdout } = await cqil([command, '--help']);
-      expect(code).toBe(0);
-      expect(stdout).toContain(`cqil ${command} <`);
-      expect(await cqil([command])).toMatchObject({ code: 2, stdout: '' });
-    },
-  );
+  it.each([
+    'fetch',
+    'import',
+    'inspect',
+    'optimize',
+    'report',
+    'probe',
+    'plan',
+    'rewrite',
+    'verify',
+    'chat',
+    'bench',
+  ])('knows %s and its options', async (command) => {
+    const { code, stdout } = await cqil([command, '--help']);
+    expect(code).toBe(0);
+    expect(stdout).toContain(`cqil ${command} <`);
+    expect(await cqil([command])).toMatchObject({ code: 2, stdout: '' });
+  });
 
   it('prints one JSON document on stdout and nothing else', async () => {
     const { code, stdout, stderr } = await cqil(['inspect', testdata('optimum/llama'), '--json']);
