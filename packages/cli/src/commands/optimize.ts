@@ -3,7 +3,7 @@ import { PlanError, type PlanTarget, UsageError } from '@cqil/core';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
 import { renderRows } from '../optimize/render.js';
-import { manyTexts, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+import { manyTexts, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
 import { describePlan } from '../plan.js';
 
 export const optimize = defineCommand({
@@ -25,6 +25,12 @@ export const optimize = defineCommand({
         withOut(withDtype(withModel(yargs)), 'folder to write; work in progress is kept in <out>.work'),
       ),
     )
+      .option('effort', {
+        type: 'string',
+        choices: ['full', 'quick'] as const,
+        default: 'full' as const,
+        describe: 'quick: less is measured, pairs only, for a first look',
+      })
       .option('recover', {
         type: 'boolean',
         default: true,
@@ -43,9 +49,14 @@ export const optimize = defineCommand({
         default: 'branches' as const,
         describe: 'how groups are written; wide and packed are not there yet',
       })
+      .option('costs', {
+        type: 'string',
+        describe: "what groups cost, measured before: the cqil.costs.json in another run's folder",
+        coerce: oneText('costs'),
+      })
       .option('budget', {
         type: 'string',
-        describe: 'whole plans to measure for the number of steps that is wanted (default 24)',
+        describe: 'whole plans to measure for the number of steps that is wanted (default 24; quick: 8)',
         coerce: wholeNumber('budget', 1),
       })
       .option('force', {
@@ -80,11 +91,13 @@ export const optimize = defineCommand({
     };
     const { root, report } = await planner.optimize(source, args.out, {
       target: targetOf(args),
+      effort: args.effort,
       ...(args.text === undefined ? {} : { texts: args.text }),
       ...(args.evalText === undefined ? {} : { evaluationTexts: args.evalText }),
       ...(args.besideText === undefined ? {} : { besideTexts: args.besideText }),
       tokens,
       ...(args.window === undefined ? {} : { window: args.window }),
+      ...(args.costs === undefined ? {} : { costs: await planner.readCosts(args.costs) }),
       ...(args.budget === undefined ? {} : { budget: args.budget }),
       recover: args.recover,
       baselines: args.baselines,
@@ -151,17 +164,17 @@ function withTexts<T>(yargs: Argv<T>) {
     })
     .option('tokens', {
       type: 'string',
-      describe: 'tokens to fit on (default 98304)',
+      describe: 'tokens to fit on (default 98304; quick: 24576)',
       coerce: wholeNumber('tokens', 2),
     })
     .option('development-tokens', {
       type: 'string',
-      describe: 'tokens to choose by (default 12288)',
+      describe: 'tokens to choose by (default 12288; quick: 4096)',
       coerce: wholeNumber('development-tokens', 2),
     })
     .option('evaluation-tokens', {
       type: 'string',
-      describe: 'tokens to judge by (default 24576)',
+      describe: 'tokens to judge by (default 24576; quick: 6144)',
       coerce: wholeNumber('evaluation-tokens', 2),
     })
     .option('window', {
@@ -211,6 +224,7 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
   if (args.maxQualityLoss !== undefined) {
     words.push('--max-quality-loss', `${Number((100 * args.maxQualityLoss).toPrecision(6))}%`);
   }
+  if (args.effort === 'quick') words.push('--effort', 'quick');
   const lists = { text: 'text', evalText: 'eval-text', besideText: 'beside-text' };
   for (const [key, option] of Object.entries(lists)) {
     const list = args[key];
@@ -218,6 +232,7 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
   }
   const values = {
     dtype: 'dtype',
+    costs: 'costs',
     tokens: 'tokens',
     developmentTokens: 'development-tokens',
     evaluationTokens: 'evaluation-tokens',

@@ -1,11 +1,4 @@
-import {
-  type CandidateCost,
-  effectiveBypass,
-  type Plan,
-  type PlanGroup,
-  sequentialSteps,
-  uniformPlans,
-} from '@cqil/core';
+import { type CandidateCost, effectiveBypass, type Plan, type PlanGroup, uniformPlans } from '@cqil/core';
 
 /** A plan that others would have made, or layers that they would have left out. */
 export interface Baseline {
@@ -86,10 +79,4 @@ export function spansOf(layers: number, skip: readonly number[]): Plan {
     if (span.length > 1) groups.push({ layers: span, bypass: 0 });
   }
   return { version: 1, layers, groups };
-}
-
-export function stepsOf(baseline: Baseline, layers: number): number {
-  return 'plan' in baseline.change
-    ? sequentialSteps(baseline.change.plan)
-    : layers - baseline.change.skip.length;
 }

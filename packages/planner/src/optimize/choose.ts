@@ -3,12 +3,11 @@ import {
   effectiveBypass,
   type OnProgress,
   type Plan,
-  type PlanTarget,
+  parsePlan,
   planSteps,
   reachableSteps,
   searchPlans,
   sequentialSteps,
-  stepsForTarget,
 } from '@cqil/core';
 import { z } from 'zod';
 import { type PlanCost, planCosts, type ReferenceStreams } from '../costs/index.js';
@@ -16,7 +15,14 @@ import type { ModelParts } from '../parts/index.js';
 import { uniformProposals } from './baselines.js';
 import type { WorkFolder } from './work-folder.js';
 
-const planSchema = z.custom<Plan>((value) => typeof value === 'object' && value !== null);
+const LOG = 'plans.jsonl';
+const planSchema = z.custom<Plan>((value) => {
+  try {
+    return parsePlan(value) !== undefined;
+  } catch {
+    return false;
+  }
+});
 const kindsSchema = z.array(z.looseObject({ kind: z.string(), kl: z.number(), crossEntropy: z.number() }));
 const measuredSchema = z.object({ plan: planSchema, kinds: kindsSchema });
 
@@ -30,20 +36,10 @@ export interface MeasuredPlan {
   readonly excess: number;
 }
 
-/** Of plans for numbers of steps that nobody asked for, the front needs to know but about where they lie. */
-const FRONT_BUDGET = 3;
-const FRONT_POINTS = 6;
-
-interface ChooseOptions {
-  readonly target: PlanTarget;
-  readonly budget: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
-}
-
 /** Measures whole plans, each once, and remembers them in the work folder. */
 export class PlanMeter {
-  readonly #known = new Map<string, MeasuredPlan>();
+  readonly #stored = new Map<string, MeasuredPlan>();
+  readonly #asked = new Map<string, MeasuredPlan>();
 
   private constructor(
     readonly parts: ModelParts,
@@ -59,33 +55,43 @@ export class PlanMeter {
     signal: AbortSignal | undefined,
   ): Promise<PlanMeter> {
     const meter = new PlanMeter(parts, reference, work, signal);
-    for (const { plan, kinds } of await work.lines('plans.jsonl', measuredSchema)) meter.#keep(plan, kinds);
+    for (const { plan, kinds } of await work.lines(LOG, measuredSchema)) meter.#store(plan, kinds);
     return meter;
   }
 
+  /**
+   * What this meter was asked for. What a stopped run measured further on is not among it: a search that knew of that
+   * beforehand would go another way than it did then.
+   */
   get known(): MeasuredPlan[] {
-    return [...this.#known.values()];
+    return [...this.#asked.values()];
   }
 
   async measure(plans: readonly Plan[]): Promise<MeasuredPlan[]> {
-    const missing = plans.filter((plan) => !this.#known.has(keyOf(plan)));
+    const missing = plans.filter((plan) => !this.#stored.has(keyOf(plan)));
     if (missing.length > 0) {
       const options = this.signal === undefined ? {} : { signal: this.signal };
       const costs = await planCosts(this.parts, missing, await this.reference(), options);
       for (const [i, { kinds }] of costs.entries()) {
-        await this.work.append('plans.jsonl', { plan: missing[i], kinds });
-        this.#keep(missing[i] as Plan, kinds);
+        await this.work.append(LOG, { plan: missing[i], kinds });
+        this.#store(missing[i] as Plan, kinds);
       }
     }
-    return plans.map((plan) => this.#known.get(keyOf(plan)) as MeasuredPlan);
+    return plans.map((plan) => {
+      const measured = this.#stored.get(keyOf(plan)) as MeasuredPlan;
+      this.#asked.set(keyOf(plan), measured);
+      return measured;
+    });
   }
 
-  #keep(plan: Plan, kinds: readonly Pick<PlanCost['kinds'][number], 'kl' | 'crossEntropy'>[]): void {
+  #store(plan: Plan, kinds: readonly Pick<PlanCost['kinds'][number], 'kl' | 'crossEntropy'>[]): void {
     const mean = (of: (kind: (typeof kinds)[number]) => number) =>
       kinds.reduce((sum, kind) => sum + of(kind), 0) / kinds.length;
-    this.#known.set(keyOf(plan), {
+    const { version, layers, groups } = plan;
+    this.#stored.set(keyOf(plan), {
       steps: sequentialSteps(plan),
-      plan,
+      // Whoever proposed it first.
+      plan: { version, layers, groups },
       kl: mean(({ kl }) => kl),
       excess: Math.expm1(mean(({ crossEntropy }) => crossEntropy)),
     });
@@ -100,54 +106,87 @@ function keyOf(plan: Plan): string {
     .join(' ');
 }
 
+/** SmolLM2-135M: what the defaults are made for. */
+const USUAL = { layers: 30, hidden: 576 };
+const MOST_MEASURED = 2000;
+
 /**
- * The best plan found for the number of steps that a target asks for, measured as a whole, and, less thoroughly, for
- * others: the front from which a user can choose.
- *
- * @throws UsageError `TARGET_UNREACHABLE`; PlanError; what measuring throws; the signal's reason
+ * How many plans are measured where nobody says: as much work as `usual` are for a model of 30 layers and a width of
+ * 576, so that of a small model all are measured, and `usual` at least.
  */
-export async function chooseFront(
-  layers: number,
-  candidates: readonly CandidateCost[],
-  meter: PlanMeter,
-  options: ChooseOptions,
-): Promise<{ readonly front: readonly MeasuredPlan[]; readonly wanted: number | undefined }> {
-  const { target, budget, signal, onProgress } = options;
-  const wanted = stepsForTarget(target, { layers, candidates });
-  const search = async (steps: readonly number[], most: number, seeds: readonly Plan[]) => {
+export function defaultBudget(usual: number, layers: number, hidden: number): number {
+  const times = (USUAL.layers * USUAL.hidden ** 2) / (layers * hidden ** 2);
+  return Math.min(MOST_MEASURED, Math.max(usual, Math.floor(usual * times)));
+}
+
+/** Of plans for numbers of steps that nobody asked for, the front needs to know but about where they lie. */
+const FRONT_SHARE = 1 / 8;
+const FRONT_POINTS = 6;
+
+export interface PlanSearchOptions {
+  /** Plans measured for a number of steps that is wanted. */
+  readonly budget: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** Searches the best plan, measured as a whole, for one number of steps after the other. */
+export class PlanSearch {
+  readonly #found = new Map<number, MeasuredPlan>();
+
+  constructor(
+    readonly layers: number,
+    readonly candidates: readonly CandidateCost[],
+    readonly meter: PlanMeter,
+    readonly options: PlanSearchOptions,
+  ) {}
+
+  /** Numbers of steps that can be reached with groups, most first. */
+  get steps(): number[] {
+    return reachableSteps(this).filter((n) => n < this.layers);
+  }
+
+  /** The best plans found, most steps first; none that another beats with fewer. */
+  get front(): MeasuredPlan[] {
+    const all = [...this.#found.values()].sort((a, b) => b.steps - a.steps);
+    return all.filter((point, i) => all.slice(i + 1).every((other) => other.kl > point.kl));
+  }
+
+  /** A few numbers of steps down to half the layers, each searched less thoroughly. */
+  async overview(): Promise<void> {
+    const steps = this.steps.filter((n) => n >= this.layers / 2);
+    const stride = Math.ceil(steps.length / FRONT_POINTS);
+    const some = steps.filter((_, i) => i % stride === 0);
+    await this.#search(some, Math.max(3, Math.floor(FRONT_SHARE * this.options.budget)), []);
+  }
+
+  /** The best plan for a number of steps, as well as the budget finds it. */
+  async best(steps: number): Promise<MeasuredPlan> {
+    const { paper, parallel } = uniformProposals(this.layers, steps, this.candidates);
+    const seeds = [...paper, ...parallel];
+    await this.meter.measure(seeds);
+    await this.#search([steps], this.options.budget, seeds);
+    return this.#found.get(steps) as MeasuredPlan;
+  }
+
+  /** @throws PlanError; what measuring throws; the signal's reason */
+  async #search(steps: readonly number[], budget: number, seeds: readonly Plan[]): Promise<void> {
+    if (steps.length === 0) return;
+    const { signal, onProgress } = this.options;
     const { points } = await searchPlans({
-      layers,
-      candidates,
+      layers: this.layers,
+      candidates: this.candidates,
       cost: ({ kl }) => kl,
       steps,
-      budget: most,
+      budget,
       seeds,
-      known: meter.known.map(({ plan, kl }) => ({ plan, cost: kl })),
-      measure: async (plan) => ((await meter.measure([plan]))[0] as MeasuredPlan).kl,
+      known: this.meter.known.map(({ plan, kl }) => ({ plan, cost: kl })),
+      measure: async (plan) => ((await this.meter.measure([plan]))[0] as MeasuredPlan).kl,
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     });
-    return points;
-  };
-  const others = frontSteps(layers, candidates, wanted);
-  const points = [...(await search(others, FRONT_BUDGET, []))];
-  if (wanted !== undefined) {
-    const { paper, parallel } = uniformProposals(layers, wanted, candidates);
-    const seeds = [...paper, ...parallel];
-    await meter.measure(seeds);
-    points.push(...(await search([wanted], budget, seeds)));
+    for (const point of await this.meter.measure(points.map(({ plan }) => plan))) {
+      this.#found.set(point.steps, point);
+    }
   }
-  const measured = await meter.measure(points.filter(({ dominated }) => !dominated).map(({ plan }) => plan));
-  return { front: measured.toSorted((a, b) => b.steps - a.steps), wanted };
-}
-
-/** A few numbers of steps down to half the layers; all of them for a target that only measuring can answer. */
-function frontSteps(
-  layers: number,
-  candidates: readonly CandidateCost[],
-  wanted: number | undefined,
-): number[] {
-  const steps = reachableSteps({ layers, candidates }).filter((n) => n < layers && n >= layers / 2);
-  const stride = wanted === undefined ? 1 : Math.ceil(steps.length / FRONT_POINTS);
-  return steps.filter((n, i) => n !== wanted && i % stride === 1 % stride);
 }

@@ -1,9 +1,13 @@
+import { createHash } from 'node:crypto';
+import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import {
+  AnatomyError,
   type Plan,
   type PlanTarget,
   pointForTarget,
   sequentialSteps,
+  stepsForTarget,
   stringifyPlan,
   UsageError,
 } from '@cqil/core';
@@ -13,6 +17,7 @@ import manifest from '../../package.json' with { type: 'json' };
 import { type Anatomy, analyze } from '../anatomy/index.js';
 import {
   type CostsResult,
+  candidateGroups,
   costTexts,
   measureCosts,
   ReferenceStreams,
@@ -26,30 +31,36 @@ import {
   type TextSet,
   type TextSets,
 } from '../evaluate/index.js';
-import { linearMaps } from '../linear/index.js';
+import { linearMaps, replaceMatrices } from '../linear/index.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { ModelParts } from '../parts/index.js';
 import { probe } from '../probe/index.js';
 import { readGroupRecoveries, writeGroupRecovery } from '../recover/files.js';
 import { type GroupRecovery, type RecoverResult, recover } from '../recover/index.js';
-import { writeReport } from '../report/index.js';
+import { REPORT_FILE, readReport, writeReport } from '../report/index.js';
 import { rewriteBranches, rewriteModel, skipLayers } from '../rewrite/index.js';
 import { assertFree, moveIntoPlace } from '../rewrite/rewrite-model.js';
 import type { ModelSource } from '../source/index.js';
 import { rewriteCheck } from '../verify/index.js';
-import { type Baseline, skipBaselines, spansOf, stepsOf, uniformProposals } from './baselines.js';
-import { chooseFront, type MeasuredPlan, PlanMeter } from './choose.js';
+import { type Baseline, skipBaselines, spansOf, uniformProposals } from './baselines.js';
+import { defaultBudget, type MeasuredPlan, PlanMeter, PlanSearch } from './choose.js';
 import { type EvaluationRow, evaluationRowSchema, type OptimizeReport } from './document.js';
 import { modelHash } from './model-hash.js';
 import { type OptimizeOptions, type Settings, settingsOf } from './options.js';
 import { Judge, type Judged, type JudgedRow, type RowHead } from './rows.js';
-import { WorkFolder } from './work-folder.js';
+import { guarded, WorkFolder } from './work-folder.js';
+
+/** Under which name the new folder holds what every group costs. */
+export const COSTS_FILE = 'cqil.costs.json';
 
 export interface OptimizeResult {
   /** The new model's folder, absolute. */
   readonly root: string;
   readonly report: OptimizeReport;
 }
+
+/** A third of the groups of each size goes on to the next part of the text: the best are far apart from the rest. */
+const HALVING = { share: 0.25, keep: 0.35 };
 
 const similaritySchema = z.object({
   cosine: z.array(z.array(z.number())),
@@ -62,6 +73,10 @@ const rowSchema = z.object({
 });
 const timingSchema = z.object({ step: z.string(), seconds: z.number() });
 
+/** Says that all is done but to give the result its name. */
+const DONE = 'done';
+const doneSchema = z.object({ report: z.string() });
+
 /**
  * From a model to a planned one, in one go: measures what every group costs, searches the plan for a target, repairs
  * what can be repaired in closed form, writes and checks the model, judges it and baselines by text that nothing before
@@ -72,7 +87,7 @@ const timingSchema = z.object({ step: z.string(), seconds: z.number() });
  * the end, complete.
  *
  * @throws UsageError `TARGET_UNREACHABLE`, `WORK_OTHER`, `OUTPUT_NOT_EMPTY`, `OUTPUT_IS_SOURCE`, `BESIDE_TEXTS`,
- *   `RECOVERY_TEXT_TOO_SHORT` and what `openTextSets` throws; AnatomyError; MetricError `ACTIVATION_NOT_FINITE`;
+ *   `COSTS_OTHER_MODEL`, `RECOVERY_TEXT_TOO_SHORT` and what `openTextSets` throws; AnatomyError; MetricError `ACTIVATION_NOT_FINITE`;
  *   VerificationError `REWRITE_BROKEN`; EnvironmentError `WRITE_FAILED`; InferenceError; the signal's reason
  */
 export async function optimize(
@@ -81,12 +96,20 @@ export async function optimize(
   options: OptimizeOptions,
 ): Promise<OptimizeResult> {
   const root = path.resolve(out);
-  await assertFree(root, source, options.force === true);
+  const force = options.force === true;
+  const left = await isLeft(`${root}.work`);
+  if (!left) await assertFree(root, source, force);
   const model = await readModel(source.onnxFile);
   const anatomy = analyze(model);
   const settings = settingsOf(options);
-  const texts = await openTexts(source, settings, options);
   const sha256 = await modelHash(model, source.onnxFile, options.signal);
+  if (options.costs !== undefined) checkCosts(options.costs, source, sha256, anatomy);
+  // Better now than when all groups were measured.
+  stepsForTarget(settings.target, {
+    layers: anatomy.layers.length,
+    candidates: options.costs?.candidates ?? candidateGroups(anatomy, settings),
+  });
+  const texts = await openTexts(source, settings, options);
   const header = {
     version: 1,
     model: { graph: source.onnxRelative, sha256 },
@@ -95,11 +118,43 @@ export async function optimize(
     development: texts.sets.development.sha256,
   };
   const work = await WorkFolder.open(`${root}.work`, header, options.restart === true);
-  const run = new Run(source, root, model, anatomy, sha256, texts, settings, work, options);
+  const done = await work.read(DONE, doneSchema);
+  if (done !== undefined && done.report === (await reportHash(root))) {
+    // Stopped between the last two lines of this function.
+    await work.remove();
+    return { root, report: await readReport(path.join(root, REPORT_FILE)) };
+  }
+  if (left) await assertFree(root, source, force);
+  const run = new Run(source, model, anatomy, sha256, texts, settings, work, options);
   const report = await run.report();
-  await moveIntoPlace(work.path('model'), root);
+  const folder = work.path('model');
+  await work.write(DONE, { report: await reportHash(folder) });
+  await assertFree(root, source, force);
+  await guarded(root, () => moveIntoPlace(folder, root));
   await work.remove();
   return { root, report };
+}
+
+/** Whether an earlier run was done, so that its result may stand where this one's is to come. */
+async function isLeft(work: string): Promise<boolean> {
+  return readFile(path.join(work, `${DONE}.json`)).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function reportHash(folder: string): Promise<string | undefined> {
+  const bytes = await readFile(path.join(folder, REPORT_FILE)).catch(() => undefined);
+  return bytes === undefined ? undefined : createHash('sha256').update(bytes).digest('hex');
+}
+
+function checkCosts(costs: CostsResult, source: ModelSource, sha256: string, anatomy: Anatomy): void {
+  if (costs.model.sha256 === sha256 && costs.layers === anatomy.layers.length) return;
+  throw new UsageError('COSTS_OTHER_MODEL', 'The costs are those of another model.', {
+    expected: `costs of ${source.onnxFile}`,
+    found: `costs of a model of ${costs.layers} layers, sha256 ${costs.model.sha256.slice(0, 12)}…`,
+    hint: 'Measure them anew.',
+  });
 }
 
 interface Texts {
@@ -112,14 +167,17 @@ interface Texts {
 async function openTexts(source: ModelSource, settings: Settings, options: OptimizeOptions): Promise<Texts> {
   const tokenizer = await loadTokenizer(source.root);
   const { evaluationTexts, besideTexts } = settings;
-  if (besideTexts.length > 0 && evaluationTexts === null) {
+  const kindsOf = (specs: readonly string[]) => specs.map((spec) => parseTextSpec(spec).kind);
+  const [counted, beside] = [kindsOf(evaluationTexts ?? []), kindsOf(besideTexts)];
+  const both = beside.find((kind) => counted.includes(kind));
+  if (beside.length > 0 && (counted.length === 0 || both !== undefined)) {
     throw new UsageError(
       'BESIDE_TEXTS',
       'Text that is reported beside the rest needs other text to stand beside.',
       {
-        expected: 'text for evaluation of its own',
-        found: 'none',
-        hint: 'Give --eval-text, too.',
+        expected: 'text for evaluation of its own, of other kinds',
+        found: both === undefined ? 'none' : `"${both}" as both`,
+        hint: both === undefined ? 'Give --eval-text, too.' : 'Name the kinds: kind=path.',
       },
     );
   }
@@ -133,8 +191,6 @@ async function openTexts(source: ModelSource, settings: Settings, options: Optim
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...running(options),
   });
-  const counted = new Set((evaluationTexts ?? []).map((spec) => parseTextSpec(spec).kind));
-  const beside = besideTexts.map((spec) => parseTextSpec(spec).kind).filter((kind) => !counted.has(kind));
   return { tokenizer, sets, beside };
 }
 
@@ -157,11 +213,13 @@ interface Recovered {
 }
 
 class Run {
-  readonly #timings: { step: string; seconds: number }[] = [];
+  /** Seconds by step, those of earlier runs included. */
+  readonly #timings = new Map<string, number>();
+  /** What became of baselines that could not be made. */
+  readonly #missing: string[] = [];
 
   constructor(
     readonly source: ModelSource,
-    readonly root: string,
     readonly model: Model,
     readonly anatomy: Anatomy,
     readonly sha256: string,
@@ -172,29 +230,32 @@ class Run {
   ) {}
 
   async report(): Promise<OptimizeReport> {
-    this.#timings.push(...(await this.work.lines('timings.jsonl', timingSchema)));
+    for (const { step, seconds } of await this.work.lines('timings.jsonl', timingSchema)) {
+      this.#timings.set(step, (this.#timings.get(step) ?? 0) + seconds);
+    }
     const layers = this.anatomy.layers.length;
     const similarity = await this.#timed('similarity of layer inputs', () => this.#similarity());
-    const { costs, front, chosen, baselines } = await this.#choose(similarity.blockInfluence);
-    const recovered = this.settings.recover ? await this.#recovered(chosen.plan) : undefined;
-    const plan = this.#described(recovered?.plan ?? chosen.plan);
-    const written = await this.#timed('writing and checking the model', () =>
-      rewriteModel(this.source, plan, this.work.path('model'), {
-        force: true,
-        ...(recovered === undefined ? {} : { recovered: recovered.recovery.result.model }),
-        check: rewriteCheck(this.source, this.#session()),
-        ...running(this.options),
-      }),
-    );
-    const judged = await this.#judge(
-      plan,
-      written.onnxFile,
-      recovered?.recovery,
-      baselines(sequentialSteps(plan)),
-    );
+    const { costs, front, chosen, baselines } = await this.#choose(similarity);
+    const recovered = this.settings.recover
+      ? await this.#timed('recovery', () => this.#recovery(chosen.plan))
+      : undefined;
+    const plan = this.#described(chosen.plan);
+    const written = await this.#timed('writing and checking the model', () => this.#write(plan, recovered));
+    const judged = await this.#judge(plan, written.onnxFile, recovered, baselines);
     const report = this.#document({ layers, similarity, costs, front, plan, recovered, judged, written });
+    await writeCosts(costs, this.work.path('model', COSTS_FILE));
     await writeReport(report, this.work.path('model'));
     return report;
+  }
+
+  async #write(plan: Plan, recovered: Recovered | undefined) {
+    const folder = this.work.path('model');
+    await guarded(folder, () => rm(folder, { recursive: true, force: true }));
+    return rewriteModel(this.source, plan, folder, {
+      ...(recovered === undefined ? {} : { recovered: recovered.result.model }),
+      check: rewriteCheck(this.source, this.#session()),
+      ...running(this.options),
+    });
   }
 
   async #similarity(): Promise<z.infer<typeof similaritySchema>> {
@@ -212,7 +273,7 @@ class Run {
     });
   }
 
-  async #choose(blockInfluence: readonly number[]) {
+  async #choose({ blockInfluence, hidden }: z.infer<typeof similaritySchema>) {
     const layers = this.anatomy.layers.length;
     await using parts = await ModelParts.open(this.model, this.anatomy, {
       ...this.#session(),
@@ -231,53 +292,47 @@ class Run {
       this.work,
       this.options.signal,
     );
-    const { front, wanted } = await this.#timed('search', () =>
-      chooseFront(layers, candidates, meter, {
-        target: this.settings.target,
-        budget: this.settings.budget,
-        ...running(this.options),
-      }),
-    );
-    const chosen =
-      wanted === undefined
-        ? await this.#byQuality(front)
-        : pointForTarget(front, this.settings.target, layers);
-    const baselines = await this.#baselines(sequentialSteps(chosen.plan), candidates, meter, blockInfluence);
-    return {
-      costs,
-      front,
-      chosen,
-      // Recovery may settle for another number of steps; its baselines are those of that number.
-      baselines: (steps: number) => baselines.filter((baseline) => stepsOf(baseline, layers) === steps),
-    };
+    const search = new PlanSearch(layers, candidates, meter, {
+      budget: this.options.budget ?? defaultBudget(this.settings.budget, layers, hidden),
+      ...running(this.options),
+    });
+    const wanted = stepsForTarget(this.settings.target, { layers, candidates });
+    const chosen = await this.#timed('search', async () => {
+      await search.overview();
+      if (wanted === undefined) return this.#byQuality(search);
+      await search.best(wanted);
+      // Fewer steps may turn out to cost no more.
+      return pointForTarget(search.front, this.settings.target, layers);
+    });
+    const baselines = await this.#baselines(chosen.steps, candidates, meter, blockInfluence);
+    return { costs, front: search.front, chosen, baselines };
   }
 
   /**
-   * The plan of the fewest steps that keeps to a loss of quality. With recovery that is known only after it: what the
-   * plans promise is taken as a first guess and halved in on, each trial kept.
+   * The plan of the fewest steps that keeps to a loss of quality, halved in on: fewer steps lose more. With recovery the
+   * loss is known only after it, so each trial is recovered, and kept.
    */
-  async #byQuality(front: readonly MeasuredPlan[]): Promise<MeasuredPlan> {
+  async #byQuality(search: PlanSearch): Promise<MeasuredPlan> {
     const layers = this.anatomy.layers.length;
-    const { target } = this.settings;
-    if (!this.settings.recover) return pointForTarget(front, target, layers);
-    const tried = new Map<MeasuredPlan, number>();
-    const excessOf = async (point: MeasuredPlan) => {
-      const known = tried.get(point);
-      if (known !== undefined) return known;
-      const recovery = await this.#recovery(point.plan);
-      const excess = await this.#developmentExcess(recovery.result.model, point.plan, recovery.id);
-      tried.set(point, excess);
-      return excess;
+    const { target, recover: recovers } = this.settings;
+    const tried: MeasuredPlan[] = [];
+    const attempt = async (steps: number): Promise<MeasuredPlan> => {
+      const best = await search.best(steps);
+      if (!recovers) return best;
+      const { result, id } = await this.#recovery(best.plan);
+      return { ...best, excess: await this.#developmentExcess(result.model, best.plan, id) };
     };
-    const limit = (target as Extract<PlanTarget, { maxQualityLoss: number }>).maxQualityLoss;
-    let [low, high] = [0, front.length];
+    const { maxQualityLoss } = target as Extract<PlanTarget, { maxQualityLoss: number }>;
+    const { steps } = search;
+    let [low, high] = [0, steps.length];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if ((await excessOf(front[middle] as MeasuredPlan)) <= limit) low = middle + 1;
+      const point = await attempt(steps[middle] as number);
+      tried.push(point);
+      if (point.excess <= maxQualityLoss) low = middle + 1;
       else high = middle;
     }
-    const points = [...tried].map(([point, excess]) => ({ ...point, excess }));
-    return pointForTarget(points, target, layers);
+    return pointForTarget(recovers ? tried : [...search.front, ...tried], target, layers);
   }
 
   async #developmentExcess(model: Model, plan: Plan, id: string): Promise<number> {
@@ -286,7 +341,7 @@ class Run {
       z.object({ excess: z.number() }),
       async () => {
         const set = thinned(this.texts.sets.development, this.settings.searchTokens);
-        const judge = this.#judgeOf(set, false);
+        const judge = this.#judgeOf(set, [], false);
         try {
           const head = { id, name: id, steps: sequentialSteps(plan), recovered: true };
           return {
@@ -301,17 +356,23 @@ class Run {
   }
 
   async #costs(parts: ModelParts): Promise<CostsResult> {
+    if (this.options.costs !== undefined) return this.options.costs;
     const file = this.work.path('costs.json');
     const known = await readCosts(file).catch(() => undefined);
     if (known !== undefined) return known;
     const set = thinned(this.texts.sets.calibration, this.settings.costTokens);
-    const costs = await measureCosts(parts, costTexts(set), {
-      model: { graph: this.source.onnxRelative, dtype: this.source.dtype, sha256: this.sha256 },
-      groupSizes: this.settings.groupSizes,
-      journal: this.work.path('costs.journal'),
-      otherJournal: 'restart',
-      ...running(this.options),
-    });
+    const journal = this.work.path('costs.journal');
+    const costs = await guarded(journal, () =>
+      measureCosts(parts, costTexts(set), {
+        model: { graph: this.source.onnxRelative, dtype: this.source.dtype, sha256: this.sha256 },
+        groupSizes: this.settings.groupSizes,
+        bypasses: this.settings.bypasses,
+        halving: HALVING,
+        journal,
+        otherJournal: 'restart',
+        ...running(this.options),
+      }),
+    );
     await writeCosts(costs, file);
     return costs;
   }
@@ -340,27 +401,29 @@ class Run {
     ];
   }
 
-  async #recovered(plan: Plan): Promise<{ plan: Plan; recovery: Recovered }> {
-    return { plan, recovery: await this.#timed('recovery', () => this.#recovery(plan)) };
-  }
-
   /** Recovers a plan, or layers left out; what an earlier run did of it is taken from the work folder. */
   async #recovery(plan: Plan, skipped: readonly number[] = []): Promise<Recovered> {
-    const id = idOf(plan, skipped);
-    const folder = this.work.path('recovery', id);
     const header = { plan: stringifyPlan({ ...plan, provenance: {} }), skipped };
-    const { calibration, development } = this.texts.sets;
-    let index = 0;
+    const id = `${readable(plan, skipped)}-${shortHash(header)}`;
+    const folder = this.work.path('recovery', id);
     const known = await readGroupRecoveries(folder, header, linearMaps(this.model, this.anatomy));
-    const windows = (set: TextSet) => set.kinds.flatMap((kind) => kind.windows);
+    if (known.length === plan.groups.length) {
+      const model = known.reduce(
+        (before, { replacements }) =>
+          replacements.length === 0 ? before : replaceMatrices(before, replacements),
+        this.model,
+      );
+      return { result: { model, plan, groups: known }, id };
+    }
+    const { calibration, development } = this.texts.sets;
     const result = await recover(this.model, this.anatomy, plan, {
       // In turn from all kinds, so that each batch has a part of each.
       calibration: inTurn(calibration),
-      development: windows(development),
+      development: development.kinds.flatMap(({ windows }) => windows),
       skipped,
       known,
       onGroup: (group: GroupRecovery) => {
-        index = plan.groups.findIndex(({ layers }) => layers[0] === group.layers[0]);
+        const index = plan.groups.findIndex(({ layers }) => layers[0] === group.layers[0]);
         return writeGroupRecovery(folder, index, header, group);
       },
       ...this.#session(),
@@ -377,42 +440,29 @@ class Run {
   ): Promise<JudgedModel> {
     const steps = sequentialSteps(plan);
     const set = await this.texts.sets.openEvaluation();
-    const judge = this.#judgeOf(set, this.settings.samples);
+    const judge = this.#judgeOf(set, this.texts.beside, this.settings.samples);
     const rows: EvaluationRow[] = [];
-    const keep = async (head: RowHead, make: () => Promise<JudgedRow>): Promise<JudgedRow> => {
+    /** @param of what is judged, and all that its row depends on */
+    const keep = async (head: RowHead, of: unknown, make: () => Promise<JudgedRow>): Promise<JudgedRow> => {
+      const file = `rows/${head.id}-${shortHash({ of, text: set.sha256, beside: this.texts.beside })}`;
       const judged = await this.#timed(`judging: ${head.name}`, () =>
-        this.work.step(`rows/${head.id}`, rowSchema as z.ZodType<JudgedRow>, make),
+        this.work.step(file, rowSchema as z.ZodType<JudgedRow>, make),
       );
       rows.push(judged.row);
       return judged;
     };
     try {
       const head = { id: 'original', name: 'Original', steps: plan.layers, recovered: false };
-      const original = await keep(head, () => judge.original(head));
-      const row = (of: RowHead, judged: () => Promise<Judged> | Judged) =>
-        keep(of, async () => judge.row(of, await judged(), original.continuations));
-      const withRecovery = this.settings.recover && this.settings.baselines === 'recovered';
-      for (const baseline of baselines) {
-        const { id, name, change } = baseline;
-        const apply = (model: Model) =>
-          'plan' in change ? rewriteBranches(model, change.plan).model : skipLayers(model, change.skip);
-        await row({ id, name, steps, recovered: false, samples: false }, () => apply(this.model));
-        if (!withRecovery) continue;
-        await row({ id: `${id}-recovered`, name, steps, recovered: true, samples: false }, async () => {
-          const [shape, skipped] =
-            'plan' in change
-              ? [change.plan, []]
-              : [spansOf(plan.layers, change.skip), skippedIn(change.skip)];
-          return apply((await this.#recovery(shape, skipped)).result.model);
-        });
-      }
+      const original = await keep(head, 'original', () => judge.original(head));
+      const row = (of: RowHead, change: Baseline['change'], judged: () => Promise<Judged> | Judged) =>
+        keep(of, change, async () => judge.row(of, await judged(), original.continuations));
+      for (const baseline of baselines) await this.#judgeBaseline(baseline, steps, rows, row);
       const ours = { id: 'ours', name: 'CQIL, searched', steps, recovered: false };
-      let last = await row(ours, () => rewriteBranches(this.model, plan).model);
+      const change = { plan: { ...plan, provenance: {} } };
+      let last = await row(ours, change, () => rewriteBranches(this.model, plan).model);
       if (recovery !== undefined) {
-        last = await row(
-          { ...ours, id: 'ours-recovered', name: 'CQIL, searched', recovered: true },
-          () => file,
-        );
+        const repaired = { ...ours, id: 'ours-recovered', recovered: true };
+        last = await row(repaired, change, () => file);
       }
       return { rows, samples: judge.samples(original.continuations, last.continuations), set };
     } finally {
@@ -420,11 +470,45 @@ class Run {
     }
   }
 
-  #judgeOf(set: TextSet, samples: boolean): Judge {
+  /** A baseline's row, and that of its recovered form where that is wanted. One that cannot be made is noted. */
+  async #judgeBaseline(
+    { id, name, change }: Baseline,
+    steps: number,
+    rows: EvaluationRow[],
+    judge: (
+      of: RowHead,
+      change: Baseline['change'],
+      judged: () => Promise<Judged> | Judged,
+    ) => Promise<unknown>,
+  ): Promise<void> {
+    const apply = (model: Model) =>
+      'plan' in change ? rewriteBranches(model, change.plan).model : skipLayers(model, change.skip);
+    const head = { id, name, steps, recovered: false, samples: false };
+    try {
+      await judge(head, change, () => apply(this.model));
+    } catch (error) {
+      if (!(error instanceof AnatomyError)) throw error;
+      this.#missing.push(`${name}: not to be had of this graph. ${error.message}`);
+      return;
+    }
+    if (!this.settings.recover || this.settings.baselines !== 'recovered') return;
+    const [shape, skipped] =
+      'plan' in change ? [change.plan, []] : [spansOf(this.anatomy.layers.length, change.skip), change.skip];
+    try {
+      await judge({ ...head, id: `${id}-recovered`, recovered: true }, change, async () =>
+        apply((await this.#recovery(shape, skipped)).result.model),
+      );
+    } catch (error) {
+      if (!(error instanceof UsageError && error.code === 'RECOVERY_TEXT_TOO_SHORT')) throw error;
+      rows.push({ ...(rows.pop() as EvaluationRow), note: `Not repaired: ${error.message}` });
+    }
+  }
+
+  #judgeOf(set: TextSet, beside: readonly string[], samples: boolean): Judge {
     return new Judge(this.source.onnxFile, {
       tokenizer: this.texts.tokenizer,
       set,
-      beside: this.texts.beside,
+      beside,
       samples,
       ...this.#session(),
       ...running(this.options),
@@ -449,7 +533,7 @@ class Run {
     costs: CostsResult;
     front: readonly MeasuredPlan[];
     plan: Plan;
-    recovered: { recovery: Recovered } | undefined;
+    recovered: Recovered | undefined;
     judged: JudgedModel;
     written: Awaited<ReturnType<typeof rewriteModel>>;
   }): OptimizeReport {
@@ -467,7 +551,7 @@ class Run {
       ],
       command: this.options.command ?? `optimize(${JSON.stringify(this.settings)})`,
       machine: `${cpu}, ${cores} cores, ${Math.round(memoryBytes / 2 ** 30)} GiB, ${platform} ${arch}`,
-      timings: [...this.#timings],
+      timings: [...this.#timings].map(([step, seconds]) => ({ step, seconds })),
       model: {
         name: path.basename(this.source.root),
         graph: this.source.onnxRelative,
@@ -491,7 +575,7 @@ class Run {
         crossEntropy,
       })),
       front: front.map(({ steps, plan: of, kl, excess }) => ({ steps, plan: of, kl, excess })),
-      recovery: (recovered?.recovery.result.groups ?? []).flatMap((group) =>
+      recovery: (recovered?.result.groups ?? []).flatMap((group) =>
         group.steps.map((step) => ({ ...step, layers: [...step.layers] })),
       ),
       evaluation: {
@@ -499,12 +583,12 @@ class Run {
         rows: judged.rows,
       },
       samples: judged.samples,
-      notes: [...written.notes, ...this.#notes()],
+      notes: [...written.notes, ...this.#missing, ...this.#notes()],
     };
   }
 
   #notes(): string[] {
-    const self = this.settings.texts.includes('self');
+    const self = this.settings.texts.some((text) => parseTextSpec(text).spec === 'self');
     return [
       ...(self
         ? [
@@ -519,23 +603,30 @@ class Run {
     return this.options.session === undefined ? {} : { session: this.options.session };
   }
 
-  /** Times a step; one that an earlier run did keeps the time it took then. */
+  /** Times a step. What a run that was stopped in the middle of it took counts, too, unless it was killed. */
   async #timed<T>(step: string, work: () => Promise<T>): Promise<T> {
     const start = performance.now();
-    const value = await work();
-    const seconds = (performance.now() - start) / 1000;
-    const known = this.#timings.find((timing) => timing.step === step);
-    if (known === undefined) {
-      this.#timings.push({ step, seconds });
+    const keep = async () => {
+      const seconds = (performance.now() - start) / 1000;
+      this.#timings.set(step, (this.#timings.get(step) ?? 0) + seconds);
       await this.work.append('timings.jsonl', { step, seconds });
-    } else if (seconds > known.seconds) known.seconds = seconds;
+    };
+    let value: T;
+    try {
+      value = await work();
+    } catch (error) {
+      // What went wrong is to be told, not that this could not be written down.
+      await keep().catch(() => undefined);
+      throw error;
+    }
+    await keep();
     return value;
   }
 }
 
 /** A set with fewer windows of each kind, spread over what there is. */
 export function thinned(set: TextSet, tokens: number): TextSet {
-  const each = Math.max(1, Math.floor(tokens / set.kinds.length / set.window));
+  const each = Math.max(1, Math.ceil(tokens / set.kinds.length / set.window));
   const kinds = set.kinds.map(({ kind, windows }) => {
     const count = Math.min(each, windows.length);
     const spread = Array.from(
@@ -554,16 +645,14 @@ function inTurn({ kinds }: TextSet): (readonly number[])[] {
   ).flat();
 }
 
-/** Skipped layers that stand behind one that stays; a skipped beginning has nothing to make up for it. */
-function skippedIn(skip: readonly number[]): number[] {
-  return skip.filter((layer) => layer > 0);
+/** For people who look into the work folder; hashes tell plans apart. */
+function readable({ groups }: Plan, skipped: readonly number[]): string {
+  const spans = groups.map(({ layers, bypass }) => `${layers[0]}-${layers.at(-1)}d${bypass}`);
+  return `${skipped.length > 0 ? 'skip_' : ''}${spans.join('_')}`.slice(0, 100);
 }
 
-function idOf(plan: Plan, skipped: readonly number[]): string {
-  const groups = plan.groups.map(
-    ({ layers, bypass }) => `${layers[0]}-${layers.at(-1)}${bypass === 'full' ? 'f' : bypass}`,
-  );
-  return `${skipped.length > 0 ? 'skip_' : ''}${groups.join('_')}`.slice(0, 200);
+function shortHash(value: unknown): string {
+  return createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 12);
 }
 
 function describeTarget(target: PlanTarget): string {

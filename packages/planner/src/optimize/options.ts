@@ -1,5 +1,7 @@
-import type { OnProgress, PlanTarget } from '@cqil/core';
+import { createHash } from 'node:crypto';
+import type { Bypass, OnProgress, PlanTarget } from '@cqil/core';
 import type { SessionOptions } from '@cqil/runtime-gpu';
+import { type CostsResult, formatCosts } from '../costs/index.js';
 
 /** Which rows besides the original and ours the report's table has, at the same number of steps. */
 export type BaselineChoice =
@@ -10,8 +12,16 @@ export type BaselineChoice =
   /** The same, and each with the same recovery as ours. */
   | 'recovered';
 
+/**
+ * How much is measured where no option says so: `full` for a result to keep, `quick` for a first look, in some minutes
+ * for a small model.
+ */
+export type Effort = 'full' | 'quick';
+
 export interface OptimizeOptions {
   readonly target: PlanTarget;
+  /** Decides the defaults of all numbers below; they are given for `full`, which is taken when absent. */
+  readonly effort?: Effort;
   /**
    * What to measure and fit on, by kinds (`kind=path`, `path`, `npm:<package>`, `self`); see `openTextSets`.
    * `['self']` when absent: text that the model writes itself.
@@ -29,13 +39,20 @@ export interface OptimizeOptions {
   };
   /** Tokens of calibration text that every candidate group is measured on; 4,096 when absent. */
   readonly costTokens?: number;
+  /**
+   * Costs of this model's groups that were measured before, such as `cqil.costs.json` of another run's folder: they are
+   * not measured again.
+   */
+  readonly costs?: CostsResult;
   /** Tokens of development text that whole plans are measured on; 6,144 when absent. */
   readonly searchTokens?: number;
   /** Tokens of a window; 512 when absent. */
   readonly window?: number;
   /** Sizes of the groups that a plan may have; 2, 3 and 4 when absent. */
   readonly groupSizes?: readonly number[];
-  /** Whole plans measured for the number of steps that is wanted; 24 when absent. */
+  /** Bypass distances that groups may have; 0, 1 and `full` when absent. */
+  readonly bypasses?: readonly Bypass[];
+  /** Whole plans measured for the number of steps that is wanted; 24 when absent, more for models that are small. */
   readonly budget?: number;
   /** `false` leaves the matrices as they are; `true` when absent. */
   readonly recover?: boolean;
@@ -60,23 +77,46 @@ export interface OptimizeOptions {
 
 export type Settings = ReturnType<typeof settingsOf>;
 
+const DEFAULTS = {
+  full: {
+    tokens: { calibration: 98_304, development: 12_288, evaluation: 24_576 },
+    costTokens: 4096,
+    searchTokens: 6144,
+    groupSizes: [2, 3, 4],
+    budget: 24,
+  },
+  quick: {
+    tokens: { calibration: 24_576, development: 4096, evaluation: 6144 },
+    costTokens: 1536,
+    searchTokens: 1536,
+    groupSizes: [2],
+    budget: 8,
+  },
+} as const;
+
 /** What decides the result, as plain JSON: a stopped run may go on only with the same. */
 export function settingsOf(options: OptimizeOptions) {
+  const defaults = DEFAULTS[options.effort ?? 'full'];
   return {
     target: options.target,
     texts: [...(options.texts ?? ['self'])],
     evaluationTexts: options.evaluationTexts === undefined ? null : [...options.evaluationTexts],
     besideTexts: [...(options.besideTexts ?? [])],
     tokens: {
-      calibration: options.tokens?.calibration ?? 98_304,
-      development: options.tokens?.development ?? 12_288,
-      evaluation: options.tokens?.evaluation ?? 24_576,
+      calibration: options.tokens?.calibration ?? defaults.tokens.calibration,
+      development: options.tokens?.development ?? defaults.tokens.development,
+      evaluation: options.tokens?.evaluation ?? defaults.tokens.evaluation,
     },
-    costTokens: options.costTokens ?? 4096,
-    searchTokens: options.searchTokens ?? 6144,
+    costTokens: options.costTokens ?? defaults.costTokens,
+    costs:
+      options.costs === undefined
+        ? null
+        : createHash('sha256').update(formatCosts(options.costs)).digest('hex'),
+    searchTokens: options.searchTokens ?? defaults.searchTokens,
     window: options.window ?? 512,
-    groupSizes: [...(options.groupSizes ?? [2, 3, 4])],
-    budget: options.budget ?? 24,
+    groupSizes: [...(options.groupSizes ?? defaults.groupSizes)],
+    bypasses: [...(options.bypasses ?? ([0, 1, 'full'] as const))],
+    budget: options.budget ?? defaults.budget,
     recover: options.recover ?? true,
     baselines: options.baselines ?? 'plain',
     samples: options.samples ?? true,

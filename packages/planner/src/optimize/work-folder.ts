@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { appendFile, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError, EnvironmentError, UsageError } from '@cqil/core';
 import type { z } from 'zod';
@@ -23,7 +23,7 @@ export class WorkFolder {
     const folder = new WorkFolder(root);
     const found = await readFile(folder.path(HEADER), 'utf8').catch(() => undefined);
     if (found === wanted) return folder;
-    if (found === undefined && (await exists(root))) {
+    if (found === undefined && !(await isBarely(root))) {
       throw new UsageError('WORK_OTHER', `${root} is in the way.`, {
         expected: 'no such folder, or one with earlier work',
         found: 'something else',
@@ -38,8 +38,8 @@ export class WorkFolder {
       });
     }
     await guarded(root, async () => {
-      await rm(root, { recursive: true, force: true });
       await mkdir(root, { recursive: true });
+      await folder.#clear();
       await writeWhole(folder.path(HEADER), wanted);
     });
     return folder;
@@ -51,16 +51,25 @@ export class WorkFolder {
 
   /** The result of a step: read where it was done before, made and written where it was not. */
   async step<T>(name: string, schema: z.ZodType<T>, make: () => Promise<T>): Promise<T> {
-    const file = this.path(`${name}.json`);
-    const text = await readFile(file, 'utf8').catch(() => undefined);
-    const known = text === undefined ? undefined : schema.safeParse(parsed(text));
-    if (known?.success) return known.data;
+    const known = await this.read(name, schema);
+    if (known !== undefined) return known;
     const value = await make();
+    await this.write(name, value);
+    return value;
+  }
+
+  /** Nothing where there is no such file, or one with something else in it. */
+  async read<T>(name: string, schema: z.ZodType<T>): Promise<T | undefined> {
+    const text = await readFile(this.path(`${name}.json`), 'utf8').catch(() => undefined);
+    return text === undefined ? undefined : schema.safeParse(parsed(text)).data;
+  }
+
+  async write(name: string, value: unknown): Promise<void> {
+    const file = this.path(`${name}.json`);
     await guarded(file, async () => {
       await mkdir(path.dirname(file), { recursive: true });
       await writeWhole(file, `${JSON.stringify(value, null, 1)}\n`);
     });
-    return value;
   }
 
   /** The lines of a log; a last line that was cut off when the job was stopped is left out. */
@@ -81,7 +90,17 @@ export class WorkFolder {
   }
 
   async remove(): Promise<void> {
-    await rm(this.root, { recursive: true, force: true });
+    await guarded(this.root, async () => {
+      await this.#clear();
+      await rm(this.root, { recursive: true, force: true });
+    });
+  }
+
+  /** Removes all but the header, without which a later run would not know the folder as its own. */
+  async #clear(): Promise<void> {
+    for (const name of await readdir(this.root)) {
+      if (name !== HEADER) await rm(this.path(name), { recursive: true, force: true });
+    }
   }
 }
 
@@ -93,11 +112,14 @@ function parsed(text: string): unknown {
   }
 }
 
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  );
+/** Whether there is no folder yet, or what is left of one whose maker was stopped before its header was there. */
+async function isBarely(root: string): Promise<boolean> {
+  try {
+    const names = await readdir(root);
+    return names.every((name) => name.startsWith(`${HEADER}.`) && name.endsWith('.tmp'));
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === 'ENOENT';
+  }
 }
 
 async function writeWhole(file: string, text: string): Promise<void> {
@@ -111,9 +133,10 @@ async function writeWhole(file: string, text: string): Promise<void> {
   }
 }
 
-async function guarded(file: string, write: () => Promise<void>): Promise<void> {
+/** Says what failed to be written in words of ours. @throws EnvironmentError `WRITE_FAILED` */
+export async function guarded<T>(file: string, write: () => Promise<T>): Promise<T> {
   try {
-    await write();
+    return await write();
   } catch (cause) {
     if (cause instanceof CqilError || !(cause instanceof Error) || !('syscall' in cause)) throw cause;
     throw new EnvironmentError('WRITE_FAILED', `Could not write ${file}: ${cause.message}`, {
