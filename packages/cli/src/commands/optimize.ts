@@ -96,6 +96,7 @@ export const optimize = defineCommand({
       ...(args.evalText === undefined ? {} : { evaluationTexts: args.evalText }),
       ...(args.besideText === undefined ? {} : { besideTexts: args.besideText }),
       tokens,
+      ...(args.searchTokens === undefined ? {} : { searchTokens: args.searchTokens }),
       ...(args.window === undefined ? {} : { window: args.window }),
       ...(args.costs === undefined ? {} : { costs: await planner.readCosts(args.costs) }),
       ...(args.budget === undefined ? {} : { budget: args.budget }),
@@ -177,6 +178,11 @@ function withTexts<T>(yargs: Argv<T>) {
       describe: 'tokens to judge by (default 24576; quick: 6144)',
       coerce: wholeNumber('evaluation-tokens', 2),
     })
+    .option('search-tokens', {
+      type: 'string',
+      describe: 'tokens, of those to choose by, that whole plans are measured on (default 6144; quick: 1536)',
+      coerce: wholeNumber('search-tokens', 2),
+    })
     .option('window', {
       type: 'string',
       describe: 'tokens that are run at once (default 512)',
@@ -236,6 +242,7 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
     tokens: 'tokens',
     developmentTokens: 'development-tokens',
     evaluationTokens: 'evaluation-tokens',
+    searchTokens: 'search-tokens',
     window: 'window',
     budget: 'budget',
   };
