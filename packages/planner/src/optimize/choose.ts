@@ -165,7 +165,8 @@ export class PlanSearch {
     const { paper, parallel } = uniformProposals(this.layers, steps, this.candidates);
     const seeds = [...paper, ...parallel];
     await this.meter.measure(seeds);
-    await this.#search([steps], this.options.budget, seeds);
+    // What others would plan is measured to compare with, and takes nothing from the search.
+    await this.#search([steps], this.options.budget + seeds.length, seeds);
     return this.#found.get(steps) as MeasuredPlan;
   }
 
