@@ -488,7 +488,7 @@ class Run {
       await judge(head, change, () => apply(this.model));
     } catch (error) {
       if (!(error instanceof AnatomyError)) throw error;
-      this.#missing.push(`${name}: not to be had of this graph. ${error.message}`);
+      this.#missing.push(`${name}: not to be had of this graph. ${error.message.split('\n')[0]}`);
       return;
     }
     if (!this.settings.recover || this.settings.baselines !== 'recovered') return;
@@ -500,7 +500,9 @@ class Run {
       );
     } catch (error) {
       if (!(error instanceof UsageError && error.code === 'RECOVERY_TEXT_TOO_SHORT')) throw error;
-      rows.push({ ...(rows.pop() as EvaluationRow), note: `Not repaired: ${error.message}` });
+      const [text] = error.message.split('\n');
+      const note = `Not repaired: ${text} Expected: ${error.expected}; found: ${error.found}.`;
+      rows.push({ ...(rows.pop() as EvaluationRow), note });
     }
   }
 
