@@ -4,7 +4,7 @@ import type { Argv } from 'yargs';
 let refused: UsageError | undefined;
 
 /** yargs keeps only the message of what a coercion throws; parsing is synchronous, so the error can wait here. */
-function refusal(code: string, message: string, details: CqilErrorDetails): UsageError {
+export function refusal(code: string, message: string, details: CqilErrorDetails): UsageError {
   refused = new UsageError(code, message, details);
   return refused;
 }

@@ -1,9 +1,8 @@
 import { PlanError, type PlanTarget, UsageError } from '@cqil/core';
-
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
 import { renderRows } from '../optimize/render.js';
-import { manyTexts, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+import { manyTexts, oneText, refusal, wholeNumber, withDtype, withModel, withOut } from '../options.js';
 import { describePlan } from '../plan.js';
 
 export const optimize = defineCommand({
@@ -82,6 +81,7 @@ export const optimize = defineCommand({
         },
       );
     }
+    const target = targetOf(args);
     const [core, planner] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
     const source = await planner.locateModel(args.model, { dtype: args.dtype });
     const tokens = {
@@ -90,7 +90,7 @@ export const optimize = defineCommand({
       ...(args.evaluationTokens === undefined ? {} : { evaluation: args.evaluationTokens }),
     };
     const { root, report } = await planner.optimize(source, args.out, {
-      target: targetOf(args),
+      target,
       effort: args.effort,
       ...(args.text === undefined ? {} : { texts: args.text }),
       ...(args.evalText === undefined ? {} : { evaluationTexts: args.evalText }),
@@ -200,7 +200,7 @@ function amount(
   if (value === undefined) return undefined;
   const digits = typeof value === 'string' ? form.exec(value.trim())?.[1] : undefined;
   if (digits !== undefined) return Number(digits) / unit;
-  throw new UsageError('OPTION_INVALID', `--${option} is not a number it can use.`, {
+  throw refusal('OPTION_INVALID', `--${option} is not a number it can use.`, {
     expected: `like ${example}`,
     found: JSON.stringify(value) ?? 'nothing',
     hint: `write it as --${option} ${example}`,
@@ -224,7 +224,7 @@ function targetOf({ maxSteps, targetSpeedup, maxQualityLoss }: TargetArguments):
 
 /** The command that makes the model again, but for paths that are another's. */
 function commandOf(args: Record<string, unknown> & TargetArguments): string {
-  const words = ['cqil optimize', String(args.model)];
+  const words = ['cqil', 'optimize', String(args.model)];
   if (args.maxSteps !== undefined) words.push('--max-steps', String(args.maxSteps));
   if (args.targetSpeedup !== undefined) words.push('--target-speedup', `${args.targetSpeedup}x`);
   if (args.maxQualityLoss !== undefined) {
@@ -252,5 +252,10 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
   if (args.recover === false) words.push('--no-recover');
   if (args.baselines !== 'plain') words.push('--baselines', String(args.baselines));
   words.push('--out', String(args.out));
-  return words.map((word) => (/[^\w./=:%@ -]/.test(word) ? JSON.stringify(word) : word)).join(' ');
+  return words.map(quoted).join(' ');
+}
+
+/** As a shell reads it as one word. */
+function quoted(word: string): string {
+  return /^[\w./=:%@-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

@@ -161,7 +161,11 @@ describe('optimize', () => {
       target: { maxSteps: 3 },
     });
     const { rows } = report.evaluation;
-    console.log(rows.map((row) => [row.id, row.note]));
+    const influence = rows.find(({ id }) => id === 'skip-influence');
+    expect(influence?.note).toMatch(/^Not repaired: The calibration text is too short .* found: \d+\.$/);
+    const ids = rows.map(({ id }) => id);
+    expect(ids).not.toContain('skip-influence-recovered');
+    expect(ids).toContain('uniform-recovered');
     expect(rows.at(-1)?.id).toBe('ours-recovered');
   });
 });

@@ -67,16 +67,13 @@ describe('a run that was stopped', () => {
     expect(await bench.result(out)).toEqual(whole);
   });
 
-  it.each([0.2, 0.45, 0.7, 0.9])(
-    'goes on from %d of its way to the same result',
-    async (share) => {
-      const out = bench.out();
-      expect(await stopped(out, Math.ceil(share * reports.length))).toBe(false);
-      await bench.run(out, small);
-      expect(await bench.result(out)).toEqual(whole);
-      expect(await bench.left()).not.toContain(`${path.basename(out)}.work`);
-    },
-  );
+  it.each([0.2, 0.45, 0.7, 0.9])('goes on from %d of its way to the same result', async (share) => {
+    const out = bench.out();
+    expect(await stopped(out, Math.ceil(share * reports.length))).toBe(false);
+    await bench.run(out, small);
+    expect(await bench.result(out)).toEqual(whole);
+    expect(await bench.left()).not.toContain(`${path.basename(out)}.work`);
+  });
 
   it('goes on however often it is stopped', async () => {
     const out = bench.out();
