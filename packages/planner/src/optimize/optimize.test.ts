@@ -186,10 +186,10 @@ describe('targets', () => {
   });
 
   /** On its own text a model is the best there is: whatever is changed costs something. */
-  const own = { texts: ['self'], tokens: { calibration: 3072, development: 1024, evaluation: 128 } };
+  const own = { texts: ['self'], tokens: { calibration: 1600, development: 640, evaluation: 64 } };
 
   it('takes the fewest steps that keep to a loss of quality', async () => {
-    const more = { ...plain, ...own, searchTokens: 1024 };
+    const more = { ...plain, ...own, searchTokens: 640, budget: 16 };
     const { front } = await bench.run(bench.out(), more);
     const losses = front.map(({ excess }) => excess);
     expect(losses).toEqual(losses.toSorted((a, b) => a - b));
