@@ -3,6 +3,7 @@ import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import {
   AnatomyError,
+  optimalPlans,
   type Plan,
   type PlanTarget,
   pointForTarget,
@@ -37,6 +38,7 @@ import { ModelParts } from '../parts/index.js';
 import { probe } from '../probe/index.js';
 import { readGroupRecoveries, writeGroupRecovery } from '../recover/files.js';
 import { type GroupRecovery, type RecoverResult, recover } from '../recover/index.js';
+import { unknownsOf } from '../recover/recover.js';
 import { REPORT_FILE, readReport, writeReport } from '../report/index.js';
 import { rewriteBranches, rewriteModel, skipLayers } from '../rewrite/index.js';
 import { assertFree, moveIntoPlace } from '../rewrite/rewrite-model.js';
@@ -217,6 +219,8 @@ class Run {
   readonly #timings = new Map<string, number>();
   /** What became of baselines that could not be made. */
   readonly #missing: string[] = [];
+  /** What the report should tell of the work. */
+  readonly #said: string[] = [];
 
   constructor(
     readonly source: ModelSource,
@@ -235,7 +239,8 @@ class Run {
     }
     const layers = this.anatomy.layers.length;
     const similarity = await this.#timed('similarity of layer inputs', () => this.#similarity());
-    const { costs, front, chosen, baselines } = await this.#choose(similarity);
+    const { costs, front, finalists, baselines } = await this.#choose(similarity);
+    const chosen = await this.#timed('trials of repair', () => this.#settle(finalists));
     const recovered = this.settings.recover
       ? await this.#timed('recovery', () => this.#recovery(chosen.plan))
       : undefined;
@@ -305,7 +310,65 @@ class Run {
       return pointForTarget(search.front, this.settings.target, layers);
     });
     const baselines = await this.#baselines(chosen.steps, candidates, meter, blockInfluence);
-    return { costs, front: search.front, chosen, baselines };
+    const tries = this.settings.recover && this.settings.trials && wanted !== undefined;
+    const finalists = tries ? await this.#finalists(chosen, candidates, meter) : [chosen];
+    return { costs, front: search.front, finalists, baselines };
+  }
+
+  /**
+   * The plan that costs least, and others at the same number of steps that may be repaired better: the best uniform one,
+   * and the best one by what its groups cost alone that begins no earlier than that. Early groups look cheap on
+   * their own, and are repaired worst.
+   */
+  async #finalists(
+    chosen: MeasuredPlan,
+    candidates: CostsResult['candidates'],
+    meter: PlanMeter,
+  ): Promise<MeasuredPlan[]> {
+    const { steps } = chosen;
+    const { length } = this.anatomy.layers;
+    const uniform = (await meter.measure(uniformProposals(length, steps, candidates).paper)).toSorted(
+      (a, b) => a.kl - b.kl,
+    )[0];
+    if (uniform === undefined) return [chosen];
+    const start = uniform.plan.groups[0]?.layers[0] ?? 0;
+    const late = optimalPlans({
+      layers: length,
+      candidates: candidates.filter(({ layers }) => (layers[0] as number) >= start),
+      cost: ({ kl }) => kl,
+      steps: [steps],
+    }).flatMap(({ plans }) => plans.map(({ plan }) => plan));
+    const others = [uniform, ...(await meter.measure(late))];
+    const seen = new Map([chosen, ...others].map((point) => [stringifyPlan(point.plan), point]));
+    return [...seen.values()];
+  }
+
+  /** Of several plans the one that costs least on development text when it is repaired, on a part of the text. */
+  async #settle(finalists: readonly MeasuredPlan[]): Promise<MeasuredPlan> {
+    const [first, ...others] = finalists as [MeasuredPlan, ...MeasuredPlan[]];
+    if (others.length === 0) return first;
+    const tokens = this.#trialTokens(finalists);
+    const tried: { readonly point: MeasuredPlan; readonly excess: number }[] = [];
+    for (const point of finalists) {
+      const { result, id } = await this.#recovery(point.plan, [], tokens);
+      tried.push({ point, excess: await this.#developmentExcess(result.model, point.plan, id) });
+    }
+    const best = tried.reduce((a, b) => (b.excess < a.excess ? b : a));
+    const told = tried.map(
+      ({ point, excess }) => `${readable(point.plan, [])}: ${(100 * excess).toFixed(1)} %`,
+    );
+    this.#said.push(
+      `Repaired on ${tokens} tokens, before one was chosen, these plans had an excess perplexity on development text of ${told.join('; ')}.`,
+    );
+    return best.point;
+  }
+
+  /** A quarter of the text, where that is still several times the unknowns of the largest fit. */
+  #trialTokens(finalists: readonly MeasuredPlan[]): number {
+    const maps = linearMaps(this.model, this.anatomy);
+    const unknowns = Math.max(...finalists.map(({ plan }) => unknownsOf(maps, plan)));
+    const { calibration } = this.settings.tokens;
+    return Math.min(calibration, Math.max(Math.ceil(calibration / 4), 4 * unknowns));
   }
 
   /**
@@ -402,8 +465,9 @@ class Run {
   }
 
   /** Recovers a plan, or layers left out; what an earlier run did of it is taken from the work folder. */
-  async #recovery(plan: Plan, skipped: readonly number[] = []): Promise<Recovered> {
-    const header = { plan: stringifyPlan({ ...plan, provenance: {} }), skipped };
+  async #recovery(plan: Plan, skipped: readonly number[] = [], tokens?: number): Promise<Recovered> {
+    const text = tokens === undefined ? {} : { tokens };
+    const header = { plan: stringifyPlan({ ...plan, provenance: {} }), skipped, ...text };
     const id = `${readable(plan, skipped)}-${shortHash(header)}`;
     const folder = this.work.path('recovery', id);
     const known = await readGroupRecoveries(folder, header, linearMaps(this.model, this.anatomy));
@@ -418,7 +482,7 @@ class Run {
     const { calibration, development } = this.texts.sets;
     const result = await recover(this.model, this.anatomy, plan, {
       // In turn from all kinds, so that each batch has a part of each.
-      calibration: inTurn(calibration),
+      calibration: inTurn(tokens === undefined ? calibration : thinned(calibration, tokens)),
       development: development.kinds.flatMap(({ windows }) => windows),
       skipped,
       known,
@@ -585,7 +649,7 @@ class Run {
         rows: judged.rows,
       },
       samples: judged.samples,
-      notes: [...written.notes, ...this.#missing, ...this.#notes()],
+      notes: [...written.notes, ...this.#said, ...this.#missing, ...this.#notes()],
     };
   }
 

@@ -56,6 +56,11 @@ export interface OptimizeOptions {
   readonly budget?: number;
   /** `false` leaves the matrices as they are; `true` when absent. */
   readonly recover?: boolean;
+  /**
+   * With recovery and a number of steps as target: whether some of the best plans are repaired on a part of the text
+   * before one is chosen, since what costs least is not always what repairs best; `true` when absent.
+   */
+  readonly trials?: boolean;
   /** `plain` when absent. */
   readonly baselines?: BaselineChoice;
   /** `false` leaves out items and generation; `true` when absent. */
@@ -84,6 +89,7 @@ const DEFAULTS = {
     searchTokens: 6144,
     groupSizes: [2, 3, 4],
     budget: 24,
+    trials: true,
   },
   quick: {
     tokens: { calibration: 24_576, development: 4096, evaluation: 6144 },
@@ -91,6 +97,7 @@ const DEFAULTS = {
     searchTokens: 1536,
     groupSizes: [2],
     budget: 8,
+    trials: false,
   },
 } as const;
 
@@ -118,6 +125,7 @@ export function settingsOf(options: OptimizeOptions) {
     bypasses: [...(options.bypasses ?? ([0, 1, 'full'] as const))],
     budget: options.budget ?? defaults.budget,
     recover: options.recover ?? true,
+    trials: options.trials ?? defaults.trials,
     baselines: options.baselines ?? 'plain',
     samples: options.samples ?? true,
     seed: options.seed ?? 1,

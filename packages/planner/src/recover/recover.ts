@@ -101,16 +101,20 @@ function tapsOf({ maps }: LinearMaps, layer: number): string[] {
   return [...new Set(own.flatMap((map) => [map.input, map.output]))];
 }
 
-/** Fewer tokens than unknowns leave a regression nothing to be judged by. */
-function checkTokens({ maps }: LinearMaps, plan: Plan, options: RecoverOptions): void {
-  const roles = options.roles ?? DEFAULT_ROLES;
-  const skip = options.skipFirst ?? 1;
+/** Unknowns of the largest regression that a plan's recovery has, of each output. */
+export function unknownsOf({ maps }: LinearMaps, plan: Plan, roles = DEFAULT_ROLES): number {
   const unknowns = plan.groups.flatMap(({ layers }) => {
     const own = maps.filter((map) => layers.includes(map.layer) && roles.includes(map.role));
     const down = own.filter(({ role }) => role === 'down').reduce((sum, map) => sum + map.inFeatures, 0);
     return [down, ...own.map((map) => map.inFeatures)];
   });
-  const needed = Math.max(0, ...unknowns);
+  return Math.max(0, ...unknowns);
+}
+
+/** Fewer tokens than unknowns leave a regression nothing to be judged by. */
+function checkTokens(maps: LinearMaps, plan: Plan, options: RecoverOptions): void {
+  const skip = options.skipFirst ?? 1;
+  const needed = unknownsOf(maps, plan, options.roles);
   const count = (windows: readonly (readonly number[])[]) =>
     windows.reduce((sum, window) => sum + Math.max(0, window.length - skip), 0);
   const sets = [
