@@ -34,9 +34,10 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
+          hookTimeout: 300_000,
           include: ['e2e/**/*.test.ts'],
           exclude: ['**/*.model.test.ts'],
-          testTimeout: 120_000,
+          testTimeout: 300_000,
           pool: 'forks',
         },
       },
