@@ -108,5 +108,6 @@ async function qualityOf(
   ]);
   await using before = await DecoderSession.open(original.onnxFile);
   await using after = await DecoderSession.open(rewritten.onnxFile);
-  return evaluateKinds(before, after, { kinds, window: WINDOW }, run);
+  // Awaited here: the sessions are freed when this function ends.
+  return await evaluateKinds(before, after, { kinds, window: WINDOW }, run);
 }
