@@ -317,8 +317,8 @@ class Run {
 
   /**
    * The plan that costs least, and others at the same number of steps that may be repaired better: the best uniform one,
-   * and the best one by what its groups cost alone that begins no earlier than that. Early groups look cheap on
-   * their own, and are repaired worst.
+   * and the best one by what its groups cost alone that begins no earlier than that. What costs least as
+   * it is need not be what can be repaired best.
    */
   async #finalists(
     chosen: MeasuredPlan,
