@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import { EnvironmentError, UsageError } from '@cqil/core';
+import { readFile } from 'node:fs/promises';
+import { UsageError } from '@cqil/core';
 import { z } from 'zod';
+import { writeDocument } from '../write-document.js';
 
 const count = z.int().min(0);
 const bypass = z.union([count, z.literal('full')]);
@@ -85,19 +84,7 @@ export function formatCosts(result: CostsResult): string {
 
 /** Writes costs under a temporary name that becomes the final one when everything is there. */
 export async function writeCosts(result: CostsResult, file: string): Promise<void> {
-  const target = path.resolve(file);
-  const temporary = `${target}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    await writeFile(temporary, formatCosts(result), { flag: 'wx' });
-    await rename(temporary, target);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
-    throw new EnvironmentError('WRITE_FAILED', `Could not write ${target}: ${cause.message}`, {
-      hint: 'Check that the folder exists and can be written.',
-      cause,
-    });
-  }
+  await writeDocument(file, formatCosts(result));
 }
 
 /** @throws UsageError `COSTS_NOT_FOUND`, `COSTS_INVALID` naming the field */

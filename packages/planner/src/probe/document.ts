@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import { EnvironmentError, UsageError } from '@cqil/core';
+import { readFile } from 'node:fs/promises';
+import { UsageError } from '@cqil/core';
 import { z } from 'zod';
+import { writeDocument } from '../write-document.js';
 
 const count = z.int().min(0);
 const row = z.array(z.number());
@@ -96,19 +95,7 @@ function rounded(value: number): number {
 
 /** Writes a probe under a temporary name that becomes the final one when everything is there. */
 export async function writeProbe(result: ProbeResult, file: string): Promise<void> {
-  const target = path.resolve(file);
-  const temporary = `${target}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    await writeFile(temporary, formatProbe(result), { flag: 'wx' });
-    await rename(temporary, target);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
-    throw new EnvironmentError('WRITE_FAILED', `Could not write ${target}: ${cause.message}`, {
-      hint: 'Check that the folder exists and can be written.',
-      cause,
-    });
-  }
+  await writeDocument(file, formatProbe(result));
 }
 
 /** @throws UsageError `PROBE_NOT_FOUND`, `PROBE_INVALID` naming the field */
