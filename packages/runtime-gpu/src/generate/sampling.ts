@@ -1,12 +1,34 @@
 import { InferenceError } from '../errors.js';
+import { draw, tokenDistribution } from './distribution.js';
 
+/**
+ * How the next token is chosen from the model's logits. The changes come in this order: what a constraint
+ * forbids; repetition penalty; presence and frequency penalty and logit bias, which are added; temperature; top-k;
+ * top-p of what top-k left; min-p. Transformers has the same order.
+ */
 export interface SamplingOptions {
   /** 0 takes the most likely token; 1 samples from the model's own distribution. 0 when absent. */
   readonly temperature?: number;
-  /** Samples only from the smallest set of tokens whose probabilities sum to this (nucleus sampling). */
-  readonly topP?: number;
   /** Samples only from this many of the most likely tokens. */
   readonly topK?: number;
+  /**
+   * Samples only from the smallest set of tokens whose probabilities sum to this (nucleus sampling, Holtzman et
+   * al., arXiv 1904.09751).
+   */
+  readonly topP?: number;
+  /** Samples only tokens that are at least this times as likely as the most likely (arXiv 2407.01082). */
+  readonly minP?: number;
+  /**
+   * Logits of tokens in the prompt or the answer are divided by this where positive and multiplied where
+   * negative, once for each token (Keskar et al., arXiv 1909.05858; as in Transformers). 1: no change.
+   */
+  readonly repetitionPenalty?: number;
+  /** Taken from the logit of each token that the answer has, as OpenAI's API has it; from -2 to 2. */
+  readonly presencePenalty?: number;
+  /** Taken from the logit of a token once for each time the answer has it; from -2 to 2. */
+  readonly frequencyPenalty?: number;
+  /** Added to the logit of each of these tokens, from -100 to 100; -100 bans a token altogether. */
+  readonly logitBias?: ReadonlyMap<number, number>;
 }
 
 /** The index of the largest value, the first of equals; NaN never wins. */
@@ -24,65 +46,50 @@ export function argmax(values: Float32Array): number {
 
 /** @throws InferenceError `SAMPLING_INVALID` naming the option that makes no sense. */
 export function checkSampling(options: SamplingOptions): void {
-  const { temperature = 0, topP = 1, topK = 1 } = options;
-  const refuse = (option: string, expected: string, found: number): never => {
-    throw new InferenceError('SAMPLING_INVALID', `The sampling option "${option}" makes no sense.`, {
-      expected,
-      found: String(found),
-    });
-  };
-  if (!(temperature >= 0 && Number.isFinite(temperature))) refuse('temperature', '0 or more', temperature);
-  if (!(topP > 0 && topP <= 1)) refuse('topP', 'more than 0, at most 1', topP);
-  if (!(Number.isInteger(topK) && topK >= 1)) refuse('topK', 'a whole number of 1 or more', topK);
+  const { temperature, topK, topP, minP, repetitionPenalty, logitBias } = options;
+  const finite = Number.isFinite;
+  requireOption('temperature', temperature, '0 or more', (value) => value >= 0 && finite(value));
+  requireOption('topK', topK, 'a whole number of 1 or more', (value) => Number.isInteger(value) && value >= 1);
+  requireOption('topP', topP, 'more than 0, at most 1', (value) => value > 0 && value <= 1);
+  requireOption('minP', minP, 'from 0 to 1', (value) => value >= 0 && value <= 1);
+  requireOption(
+    'repetitionPenalty',
+    repetitionPenalty,
+    'more than 0',
+    (value) => value > 0 && finite(value),
+  );
+  for (const name of ['presencePenalty', 'frequencyPenalty'] as const) {
+    requireOption(name, options[name], 'from -2 to 2', (value) => value >= -2 && value <= 2);
+  }
+  for (const [id, bias] of logitBias ?? []) {
+    requireOption('logitBias', id, 'token ids as keys', (value) => Number.isSafeInteger(value) && value >= 0);
+    requireOption('logitBias', bias, 'from -100 to 100', (value) => value >= -100 && value <= 100);
+  }
+}
+
+/** @throws InferenceError `SAMPLING_INVALID` where the option is given and does not hold. */
+export function requireOption(
+  name: string,
+  value: number | undefined,
+  expected: string,
+  holds: (value: number) => boolean,
+): void {
+  if (value === undefined || holds(value)) return;
+  throw new InferenceError('SAMPLING_INVALID', `The option "${name}" makes no sense.`, {
+    expected,
+    found: String(value),
+  });
 }
 
 /**
- * Draws the next token.
+ * Draws the next token by temperature, top-k, top-p and min-p. Penalties and bias need what went before: `generate`
+ * applies them.
  *
  * @param logits `[vocabulary]`
  * @param random numbers in [0, 1)
+ * @throws InferenceError `NO_TOKEN_LEFT` when no logit is a number
  */
 export function sample(logits: Float32Array, options: SamplingOptions, random: () => number): number {
-  const { temperature = 0, topP = 1, topK } = options;
-  if (temperature === 0) return argmax(logits);
-  const top = logits[argmax(logits)]!;
-  const weights = new Float64Array(logits.length);
-  let total = 0;
-  for (let i = 0; i < logits.length; i++) {
-    const weight = Math.exp((logits[i]! - top) / temperature);
-    weights[i] = Number.isNaN(weight) ? 0 : weight;
-    total += weights[i]!;
-  }
-  if (topP === 1 && topK === undefined) return pick(weights, undefined, total, random);
-
-  // Only tokens that can be in the nucleus are sorted: the rest has weights too small to matter.
-  const order = Array.from(weights.keys()).filter((i) => weights[i]! > 1e-12);
-  order.sort((a, b) => weights[b]! - weights[a]! || a - b);
-  const kept: number[] = [];
-  let mass = 0;
-  for (const id of order) {
-    kept.push(id);
-    mass += weights[id]!;
-    if (mass >= topP * total || kept.length === topK) break;
-  }
-  return pick(weights, kept, mass, random);
-}
-
-function pick(
-  weights: Float64Array,
-  ids: readonly number[] | undefined,
-  mass: number,
-  random: () => number,
-): number {
-  let left = random() * mass;
-  const count = ids?.length ?? weights.length;
-  let last = 0;
-  for (let i = 0; i < count; i++) {
-    const id = ids === undefined ? i : ids[i]!;
-    if (weights[id] === 0) continue;
-    left -= weights[id]!;
-    last = id;
-    if (left < 0) break;
-  }
-  return last;
+  if ((options.temperature ?? 0) === 0) return argmax(logits);
+  return draw(tokenDistribution(logits, options), random);
 }

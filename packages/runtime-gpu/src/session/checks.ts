@@ -4,6 +4,12 @@ import type { ValueInfo } from './types.js';
 
 /** Refuses feeds that ONNX Runtime would refuse, or would ignore silently. */
 export function checkFeeds(inputs: readonly ValueInfo[], feeds: Readonly<Record<string, TensorValue>>): void {
+  checkNames(inputs, feeds);
+  for (const input of inputs) checkFeed(input, feeds[input.name]!);
+}
+
+/** @throws InferenceError `INPUT_MISSING`, `INPUT_UNKNOWN` */
+export function checkNames(inputs: readonly ValueInfo[], feeds: Readonly<Record<string, unknown>>): void {
   const missing = inputs.filter((input) => feeds[input.name] === undefined).map((input) => input.name);
   if (missing.length > 0) {
     throw new InferenceError('INPUT_MISSING', 'Some inputs of the model were not given.', {
@@ -23,10 +29,10 @@ export function checkFeeds(inputs: readonly ValueInfo[], feeds: Readonly<Record<
       },
     );
   }
-  for (const input of inputs) checkFeed(input, feeds[input.name]!);
 }
 
-function checkFeed(input: ValueInfo, value: TensorValue): void {
+/** @throws InferenceError `INPUT_TYPE`, `INPUT_SHAPE` */
+export function checkFeed(input: ValueInfo, value: Pick<TensorValue, 'type' | 'dims'>): void {
   if (value.type !== input.elementType) {
     throw new InferenceError('INPUT_TYPE', `The tensor for "${input.name}" has the wrong type.`, {
       expected: input.elementType,

@@ -1,19 +1,22 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { InferenceSession, type Tensor } from 'onnxruntime-node';
 import { InferenceError } from '../errors.js';
-import type { ElementType, TensorValue } from '../tensor/types.js';
-import { checkFeeds, checkFetches } from './checks.js';
-import { loadError, runError } from './ort-errors.js';
-import { fromOrt, toOrt } from './ort-tensor.js';
+import { isUnusable, loadLibrary } from './native/library.js';
+import { ORT_LIBRARY_VARIABLE } from './native/library-file.js';
+import { NativeSession } from './native/native-session.js';
+import { NodeSession } from './node-session.js';
+import { loadError } from './ort-errors.js';
 import { keepQuiet } from './telemetry.js';
-import type { Session, SessionOptions, ValueInfo } from './types.js';
+import type { Session, SessionOptions } from './types.js';
 
 /**
- * Loads a model into ONNX Runtime.
+ * Loads a model into ONNX Runtime: through its C API, where that can be had (`Session.binding` says so).
+ *
+ * Execution providers other than `cpu`, and models that take or give strings, go through onnxruntime-node.
  *
  * @param model path of an `.onnx` file, or the bytes of one
- * @throws InferenceError `MODEL_NOT_FOUND`, `MODEL_LOAD_FAILED`, `PROVIDER_UNAVAILABLE`
+ * @throws InferenceError `MODEL_NOT_FOUND`, `MODEL_LOAD_FAILED`, `PROVIDER_UNAVAILABLE`; `ORT_LIBRARY_UNUSABLE` when
+ *   `binding: 'native'` was asked for or `CQIL_ORT_LIBRARY` names a library, and it cannot be used
  * @example
  * ```ts
  * const session = await openSession('model.onnx', { threads: 2 });
@@ -27,17 +30,49 @@ export async function openSession(
 ): Promise<Session> {
   const label = typeof model === 'string' ? model : 'model in memory';
   if (typeof model === 'string') await requireFile(model);
-  const settings = ortOptions(options);
+  const target = typeof model === 'string' ? resolve(model) : model;
+  const native = await openNative(label, target, options);
+  if (native !== undefined) return native;
   keepQuiet();
   try {
-    const session =
-      typeof model === 'string'
-        ? await InferenceSession.create(resolve(model), settings)
-        : await InferenceSession.create(model, settings);
-    return new OrtSession(label, session);
+    return await NodeSession.open(label, target, options);
   } catch (error) {
     throw loadError(label, error);
   }
+}
+
+/** `undefined` where the model is to go through onnxruntime-node. */
+async function openNative(
+  label: string,
+  model: string | Uint8Array,
+  options: SessionOptions,
+): Promise<NativeSession | undefined> {
+  const { binding, providers = ['cpu'] } = options;
+  if (binding === 'node' || providers.some((provider) => provider !== 'cpu')) return undefined;
+  let library: Awaited<ReturnType<typeof loadLibrary>>;
+  try {
+    library = await loadLibrary();
+  } catch (error) {
+    if (!isUnusable(error) || binding === 'native' || process.env[ORT_LIBRARY_VARIABLE]) throw error;
+    sayOnce(error);
+    return undefined;
+  }
+  try {
+    return await NativeSession.open(library, label, model, options);
+  } catch (error) {
+    throw loadError(label, error);
+  }
+}
+
+let said = false;
+
+/** Slower and on the main thread, but right: worth one line in the log, not an error. */
+function sayOnce(error: InferenceError): void {
+  if (said) return;
+  said = true;
+  process.emitWarning(`ONNX Runtime is used through onnxruntime-node: ${error.message} (${error.found})`, {
+    code: 'CQIL_BINDING',
+  });
 }
 
 async function requireFile(file: string): Promise<void> {
@@ -48,83 +83,4 @@ async function requireFile(file: string): Promise<void> {
     found: found === undefined ? 'nothing' : 'a folder',
     hint: 'Give the path of the .onnx file itself.',
   });
-}
-
-const LOG_LEVELS = { silent: 4, warning: 2, verbose: 0 } as const;
-
-function ortOptions(options: SessionOptions): InferenceSession.SessionOptions {
-  const extra: Record<string, string> = { ...options.config };
-  if (options.externalDataFolder !== undefined) {
-    extra['session.model_external_initializers_file_folder_path'] = resolve(options.externalDataFolder);
-  }
-  return {
-    executionProviders: [...(options.providers ?? ['cpu'])],
-    graphOptimizationLevel: options.graphOptimization ?? 'all',
-    logSeverityLevel: LOG_LEVELS[options.log ?? 'silent'],
-    ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
-    ...(Object.keys(extra).length === 0 ? {} : { extra }),
-  };
-}
-
-class OrtSession implements Session {
-  readonly model: string;
-  readonly inputs: readonly ValueInfo[];
-  readonly outputs: readonly ValueInfo[];
-  #session: InferenceSession | undefined;
-  #running = new Set<Promise<unknown>>();
-  #released: Promise<void> | undefined;
-
-  constructor(model: string, session: InferenceSession) {
-    this.model = model;
-    this.#session = session;
-    this.inputs = session.inputMetadata.map(valueInfo);
-    this.outputs = session.outputMetadata.map(valueInfo);
-  }
-
-  async run(
-    feeds: Readonly<Record<string, TensorValue>>,
-    fetches: readonly string[] = this.outputs.map((output) => output.name),
-  ): Promise<Record<string, TensorValue>> {
-    const session = this.#session;
-    if (session === undefined) {
-      throw new InferenceError('SESSION_DISPOSED', `The session of ${this.model} was disposed.`, {
-        hint: 'Open the model again.',
-      });
-    }
-    checkFeeds(this.inputs, feeds);
-    checkFetches(this.outputs, fetches);
-    const ortFeeds: Record<string, Tensor> = {};
-    for (const [name, value] of Object.entries(feeds)) ortFeeds[name] = toOrt(name, value);
-    const run = session.run(ortFeeds, fetches, { logSeverityLevel: 4 });
-    this.#running.add(run);
-    try {
-      const results = await run;
-      return Object.fromEntries(fetches.map((name) => [name, fromOrt(results[name] as Tensor)]));
-    } catch (error) {
-      throw runError(this.model, error);
-    } finally {
-      this.#running.delete(run);
-    }
-  }
-
-  dispose(): Promise<void> {
-    const session = this.#session;
-    this.#session = undefined;
-    this.#released ??= Promise.allSettled(this.#running).then(() => session?.release());
-    return this.#released;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.dispose();
-  }
-}
-
-function valueInfo(metadata: InferenceSession.ValueMetadata): ValueInfo {
-  if (!metadata.isTensor) {
-    throw new InferenceError('MODEL_LOAD_FAILED', `"${metadata.name}" is no tensor.`, {
-      expected: 'tensors as inputs and outputs',
-      hint: 'Models with sequences or maps as inputs or outputs cannot be run.',
-    });
-  }
-  return { name: metadata.name, elementType: metadata.type as ElementType, shape: metadata.shape };
 }

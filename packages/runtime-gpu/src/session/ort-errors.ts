@@ -27,6 +27,7 @@ const PROVIDER =
   /backend not found|SessionOptionsAppendExecutionProvider|WebGPU adapter|Failed to load shared library/;
 
 export function loadError(model: string, error: unknown): InferenceError {
+  if (error instanceof InferenceError) return error;
   const found = reason(error);
   if (PROVIDER.test(found)) {
     return new InferenceError('PROVIDER_UNAVAILABLE', `ONNX Runtime cannot run ${model} on that device.`, {
@@ -56,6 +57,7 @@ function loadHint(found: string): string {
 }
 
 export function runError(model: string, error: unknown): InferenceError {
+  if (error instanceof InferenceError) return error;
   const found = reason(error);
   const node = failedNode(found);
   const where = node === undefined ? '' : ` at node "${node.name}" (${node.opType})`;

@@ -22,12 +22,24 @@ export interface SessionOptions {
   readonly config?: Readonly<Record<string, string>>;
   /** For a model given as bytes: the folder that its external data is relative to. */
   readonly externalDataFolder?: string;
+  /** `native` when absent, and `node` where that cannot be had; see `Session.binding`. */
+  readonly binding?: 'native' | 'node';
   /** ONNX Runtime's log: `silent` when absent, since everything that fails is thrown. */
   readonly log?: 'silent' | 'warning' | 'verbose';
 }
 
+export interface RunOptions {
+  /** Ends a run between two of its nodes where the binding can (`native`), else before the next run. */
+  readonly signal?: AbortSignal;
+}
+
 /** A model that ONNX Runtime has loaded. */
 export interface Session {
+  /**
+   * How runs reach ONNX Runtime. `native`: through its C API, off the main thread. `node`: through onnxruntime-node,
+   * which computes on the thread that calls.
+   */
+  readonly binding: 'native' | 'node';
   readonly inputs: readonly ValueInfo[];
   readonly outputs: readonly ValueInfo[];
   /** What the model is called in errors: its path, or `model in memory`. */
@@ -38,11 +50,12 @@ export interface Session {
    * @param feeds one tensor for every input
    * @param fetches names of the outputs to hand out; all of them when absent
    * @throws InferenceError `INPUT_MISSING`, `INPUT_UNKNOWN`, `INPUT_TYPE`, `INPUT_SHAPE`, `OUTPUT_UNKNOWN`
-   *   before anything runs; `RUN_FAILED` with the node from ONNX Runtime; `SESSION_DISPOSED`.
+   *   before anything runs; `RUN_FAILED` with the node from ONNX Runtime; `SESSION_DISPOSED`; the signal's reason.
    */
   run(
     feeds: Readonly<Record<string, TensorValue>>,
     fetches?: readonly string[],
+    options?: RunOptions,
   ): Promise<Record<string, TensorValue>>;
   /** Frees the model. Waits for a run in progress; may be called more than once. */
   dispose(): Promise<void>;

@@ -1,0 +1,276 @@
+import { InferenceError } from '../../errors.js';
+import type { TensorValue } from '../../tensor/types.js';
+import { checkFeed, checkFetches, checkNames } from '../checks.js';
+import { runError } from '../ort-errors.js';
+import type { RunOptions, Session, SessionOptions, ValueInfo } from '../types.js';
+import type { Pointer } from './api.js';
+import { callAsync, check, type OrtLibrary } from './library.js';
+import { ResidentTensor } from './resident-tensor.js';
+import { createSessionOptions, LOG_LEVELS } from './session-options.js';
+import { type Border, readBorder } from './value-infos.js';
+
+/** What a run leaves in an output's place: a tensor of JavaScript's, one that stays with ONNX Runtime, or a given one. */
+export type OutputTarget = 'tensor' | 'resident' | ResidentTensor;
+
+/** Everything that native code reads or writes while a run goes on, so that nothing of it is collected. */
+const inUse = new Set<readonly unknown[]>();
+
+/** A loaded model, reached through ONNX Runtime's C API. */
+export class NativeSession implements Session {
+  readonly binding = 'native';
+  readonly model: string;
+  readonly inputs: readonly ValueInfo[];
+  readonly outputs: readonly ValueInfo[];
+  readonly #library: OrtLibrary;
+  readonly #inputs: ReadonlyMap<string, ValueInfo>;
+  #session: Pointer | undefined;
+  readonly #running = new Set<Promise<unknown>>();
+  #released: Promise<void> | undefined;
+  readonly #names = new Map<string, NameList>();
+
+  private constructor(library: OrtLibrary, model: string, session: Pointer, border: Border) {
+    this.model = model;
+    this.inputs = border.inputs;
+    this.outputs = border.outputs;
+    this.#library = library;
+    this.#session = session;
+    this.#inputs = new Map(border.inputs.map((input) => [input.name, input]));
+  }
+
+  /**
+   * Loads a model; `undefined` where an input or output holds strings, which are no plain memory.
+   *
+   * @param model absolute path of an `.onnx` file, or the bytes of one
+   * @throws OrtFailure with ONNX Runtime's words
+   */
+  static async open(
+    library: OrtLibrary,
+    label: string,
+    model: string | Uint8Array,
+    options: SessionOptions,
+  ): Promise<NativeSession | undefined> {
+    const { api, environment } = library;
+    const settings = createSessionOptions(library, options);
+    const out = new BigUint64Array(1);
+    const held = [model, out];
+    inUse.add(held);
+    try {
+      const status =
+        typeof model === 'string'
+          ? await callAsync(api.CreateSession, environment, model, settings, out)
+          : await callAsync(api.CreateSessionFromArray, environment, model, model.byteLength, settings, out);
+      check(api, status);
+    } finally {
+      inUse.delete(held);
+      api.ReleaseSessionOptions(settings);
+    }
+    const session = out[0]!;
+    try {
+      const border = readBorder(library, session);
+      if (border.plain) return new NativeSession(library, label, session, border);
+    } catch (error) {
+      api.ReleaseSession(session);
+      throw error;
+    }
+    api.ReleaseSession(session);
+    return undefined;
+  }
+
+  async run(
+    feeds: Readonly<Record<string, TensorValue>>,
+    fetches: readonly string[] = this.outputs.map((output) => output.name),
+    options: RunOptions = {},
+  ): Promise<Record<string, TensorValue>> {
+    const outputs = Object.fromEntries(fetches.map((name) => [name, 'tensor' as const]));
+    return (await this.execute(feeds, outputs, options)) as Record<string, TensorValue>;
+  }
+
+  /**
+   * Runs the graph once, with control over where tensors lie.
+   *
+   * @param feeds one tensor for every input
+   * @param outputs what to hand out, and how; outputs that are not named are not computed where that saves work
+   * @returns by output: a `TensorValue` for `tensor`, a `ResidentTensor` for `resident`, the given one for a given one
+   * @throws as `Session.run`; InferenceError `TENSOR_DISPOSED`
+   */
+  async execute(
+    feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
+    outputs: Readonly<Record<string, OutputTarget>>,
+    options: RunOptions = {},
+  ): Promise<Record<string, TensorValue | ResidentTensor>> {
+    options.signal?.throwIfAborted();
+    const session = this.#alive();
+    const fetches = Object.keys(outputs);
+    checkNames(this.inputs, feeds);
+    checkFetches(this.outputs, fetches);
+    const run = this.#run(session, feeds, outputs, fetches, options.signal);
+    this.#running.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#running.delete(run);
+    }
+  }
+
+  /** A tensor for `execute` over the memory of `tensor`, which is shared. @throws as `ResidentTensor.over` */
+  resident(tensor: TensorValue): ResidentTensor {
+    return ResidentTensor.over(this.#library, tensor);
+  }
+
+  dispose(): Promise<void> {
+    const session = this.#session;
+    this.#session = undefined;
+    this.#released ??= Promise.allSettled(this.#running).then(() => {
+      if (session !== undefined) this.#library.api.ReleaseSession(session);
+    });
+    return this.#released;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #alive(): Pointer {
+    if (this.#session !== undefined) return this.#session;
+    throw new InferenceError('SESSION_DISPOSED', `The session of ${this.model} was disposed.`, {
+      hint: 'Open the model again.',
+    });
+  }
+
+  async #run(
+    session: Pointer,
+    feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
+    outputs: Readonly<Record<string, OutputTarget>>,
+    fetches: readonly string[],
+    signal: AbortSignal | undefined,
+  ): Promise<Record<string, TensorValue | ResidentTensor>> {
+    const library = this.#library;
+    const { api } = library;
+    const inputValues = new BigUint64Array(this.inputs.length);
+    const outputValues = new BigUint64Array(Math.max(1, fetches.length));
+    const temporary: ResidentTensor[] = [];
+    const held: unknown[] = [inputValues, outputValues, feeds, outputs];
+    let settings: Pointer | undefined;
+    inUse.add(held);
+    try {
+      this.inputs.forEach((input, i) => {
+        const feed = feeds[input.name]!;
+        checkFeed(input, feed);
+        if (feed instanceof ResidentTensor) {
+          inputValues[i] = feed.value;
+          return;
+        }
+        const made = ResidentTensor.over(library, feed, input.name);
+        temporary.push(made);
+        held.push(made.memory);
+        inputValues[i] = made.value;
+      });
+      fetches.forEach((name, i) => {
+        const target = outputs[name]!;
+        if (target instanceof ResidentTensor) outputValues[i] = target.value;
+      });
+      const inputNames = this.#nameList(this.inputs.map((input) => input.name));
+      const outputNames = this.#nameList(fetches);
+      held.push(inputNames, outputNames);
+      settings = this.#runOptions();
+      const terminate = () => {
+        // Between two of its nodes the run ends with an error; the listener is gone before the options are released.
+        check(api, api.RunOptionsSetTerminate(settings!));
+      };
+      signal?.addEventListener('abort', terminate);
+      try {
+        const status = await callAsync(
+          api.Run,
+          session,
+          settings,
+          inputNames.pointers,
+          inputValues,
+          inputValues.length,
+          outputNames.pointers,
+          fetches.length,
+          outputValues,
+        );
+        check(api, status);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw runError(this.model, error);
+      } finally {
+        signal?.removeEventListener('abort', terminate);
+      }
+      return this.#results(outputs, fetches, outputValues);
+    } finally {
+      inUse.delete(held);
+      if (settings !== undefined) api.ReleaseRunOptions(settings);
+      for (const tensor of temporary) tensor.dispose();
+    }
+  }
+
+  #results(
+    outputs: Readonly<Record<string, OutputTarget>>,
+    fetches: readonly string[],
+    values: BigUint64Array,
+  ): Record<string, TensorValue | ResidentTensor> {
+    // All values are taken into care before anything can throw.
+    const made = fetches.map((name, i) => {
+      const target = outputs[name]!;
+      return target instanceof ResidentTensor
+        ? target
+        : ResidentTensor.adopt(this.#library, values[i]!, name);
+    });
+    return Object.fromEntries(
+      fetches.map((name, i) => [name, outputs[name] === 'tensor' ? made[i]!.release() : made[i]!]),
+    );
+  }
+
+  #runOptions(): Pointer {
+    const { api } = this.#library;
+    const out = new BigUint64Array(1);
+    check(api, api.CreateRunOptions(out));
+    const made = out[0]!;
+    check(api, api.RunOptionsSetRunLogSeverityLevel(made, LOG_LEVELS.silent));
+    return made;
+  }
+
+  /** Names as C strings, kept for the next run with the same ones. */
+  #nameList(names: readonly string[]): NameList {
+    const key = names.join('\0');
+    let list = this.#names.get(key);
+    if (list === undefined) {
+      list = nameList(this.#library, names);
+      if (this.#names.size >= MOST_NAME_LISTS) this.#names.clear();
+      this.#names.set(key, list);
+    }
+    return list;
+  }
+}
+
+/** Who asks for ever new sets of outputs does not fill the memory with their names. */
+const MOST_NAME_LISTS = 64;
+
+interface NameList {
+  readonly text: Uint8Array;
+  /** `const char*[]` into `text`. */
+  readonly pointers: BigUint64Array;
+}
+
+function nameList(library: OrtLibrary, names: readonly string[]): NameList {
+  const encoded = names.map((name) => Buffer.from(`${name}\0`));
+  const text = new Uint8Array(
+    Math.max(
+      8,
+      encoded.reduce((sum, { length }) => sum + length, 0),
+    ),
+  );
+  const pointers = new BigUint64Array(Math.max(1, names.length));
+  // Past 64 bytes an array's memory lies outside the JavaScript heap and does not move; asking for `buffer` moves a
+  // smaller one's there.
+  void text.buffer;
+  const base = library.ffi.address(text);
+  let at = 0;
+  encoded.forEach((bytes, i) => {
+    text.set(bytes, at);
+    pointers[i] = base + BigInt(at);
+    at += bytes.length;
+  });
+  return { text, pointers };
+}
