@@ -15,7 +15,19 @@ beforeAll(async () => {
   const model = await modelFolder('optimum/llama', join(dir, 'model'));
   const amounts = ['--tokens', '3072', '--development-tokens', '512', '--evaluation-tokens', '256'];
   const texts = await textFiles(join(dir, 'texts'));
-  argv = ['optimize', model, '--max-steps', '4', '--effort', 'quick', '--text', ...texts, ...amounts, '--window', '32'];
+  argv = [
+    'optimize',
+    model,
+    '--max-steps',
+    '4',
+    '--effort',
+    'quick',
+    '--text',
+    ...texts,
+    ...amounts,
+    '--window',
+    '32',
+  ];
   const start = performance.now();
   const out = join(dir, 'whole');
   expect(await cqil([...argv, '--out', out])).toMatchObject({ code: 0 });

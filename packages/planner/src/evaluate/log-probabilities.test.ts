@@ -56,7 +56,7 @@ describe('rows', () => {
     );
   });
 
-  it('give the divergence within one in a thousand, and not more than it is', () => {
+  it('give the divergence, too small by what was left out at most, and not too large', () => {
     fc.assert(
       fc.property(fc.nat(), fc.double({ min: 0.05, max: 1.5, noNaN: true }), (seed, noise) => {
         const random = seededRandom(seed);
@@ -67,7 +67,8 @@ describe('rows', () => {
         const got = sparseDivergence(kept, q, 0, summariseRow(q, 0, size).logSumExp);
         const exact = klDivergence(p, q, 0, size);
         expect(got).toBeLessThan(exact + 1e-6);
-        expect(got).toBeGreaterThan(exact * 0.999 - 1e-6);
+        // Among the tokens left out ln p/q differs by 2 · noise at most, and so their divergence is no larger.
+        expect(got).toBeGreaterThan(exact - 5e-4 * 2 * noise - 1e-6);
       }),
     );
   });

@@ -90,6 +90,8 @@ describe('a damaged file', () => {
     ['a number that never ends', [0x08, ...Array<number>(12).fill(0xff)]],
     ['a group, which protobuf gave up', [0x0b, 0x0c]],
     ['field number 0', [0x00, 0x01]],
+    ['a number where the graph should be', [0x38, 0x00]],
+    ['a number where a node should be', [0x3a, 0x02, 0x08, 0x00]],
   ])('with %s is refused', async (_, bytes) => {
     expect(await readBytes(Uint8Array.from(bytes))).toMatchObject({
       code: expect.stringMatching(/^ONNX_(TRUNCATED|NOT_PROTOBUF)$/),

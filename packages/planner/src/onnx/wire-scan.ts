@@ -124,7 +124,8 @@ class Scan {
   async model(size: number): Promise<Pieces> {
     const out = new Pieces();
     for await (const field of this.#fields(0, size)) {
-      if (field.number === 7 && field.wireType === WireType.LENGTH) {
+      if (field.number === 7) {
+        requireMessage(field, 'graph');
         emit(out, 7, await this.#graph(field));
       } else {
         out.push(await this.#whole(field));
@@ -136,12 +137,13 @@ class Scan {
   async #graph(graph: Field): Promise<Pieces> {
     const out = new Pieces();
     for await (const field of this.#fields(graph.valueStart, graph.end)) {
-      const isMessage = field.wireType === WireType.LENGTH;
-      if (field.number === 5 && isMessage) {
+      const what = GRAPH_MESSAGES[field.number];
+      if (what !== undefined) requireMessage(field, what);
+      if (field.number === 5) {
         const key = `i:${this.#initializers++}`;
         if (isLarge(field)) emit(out, 5, await this.#tensor(field, key));
         else out.push(await this.#whole(field));
-      } else if (field.number === 1 && isMessage) {
+      } else if (field.number === 1) {
         const index = this.#nodes++;
         if (isLarge(field)) emit(out, 1, await this.#node(field, index));
         else out.push(await this.#whole(field));
@@ -263,6 +265,21 @@ const PAYLOAD_FIELDS: Readonly<Record<number, LeftOut['field']>> = {
   4: 'float_data',
   10: 'double_data',
 };
+
+/** Fields of a GraphProto that hold messages. */
+const GRAPH_MESSAGES: Readonly<Record<number, string>> = {
+  1: 'node',
+  5: 'initializer',
+  11: 'input',
+  12: 'output',
+  13: 'value_info',
+};
+
+/** The protobuf reader takes a number in a message's place for the message's length. */
+function requireMessage(field: Field, name: string): void {
+  if (field.wireType === WireType.LENGTH) return;
+  throw notProtobuf(field.start, `wire type ${field.wireType} for "${name}", which is a message`);
+}
 
 function isLarge(field: Field): boolean {
   return field.end - field.valueStart >= LOOK_INSIDE_FROM;

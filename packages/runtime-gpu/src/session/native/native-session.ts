@@ -3,14 +3,15 @@ import type { TensorValue } from '../../tensor/types.js';
 import { checkFeed, checkFetches, checkNames } from '../checks.js';
 import { runError } from '../ort-errors.js';
 import type { RunOptions, Session, SessionOptions, ValueInfo } from '../types.js';
+import { adoptTensor } from './adopted-tensor.js';
 import type { Pointer } from './api.js';
 import { callAsync, check, type OrtLibrary } from './library.js';
 import { ResidentTensor } from './resident-tensor.js';
 import { createSessionOptions, LOG_LEVELS } from './session-options.js';
 import { type Border, readBorder } from './value-infos.js';
 
-/** What a run leaves in an output's place: a tensor of JavaScript's, one that stays with ONNX Runtime, or a given one. */
-export type OutputTarget = 'tensor' | 'resident' | ResidentTensor;
+/** Where an output goes: into memory that ONNX Runtime makes (`tensor`), or into memory that was given. */
+export type OutputTarget = 'tensor' | ResidentTensor;
 
 /** Everything that native code reads or writes while a run goes on, so that nothing of it is collected. */
 const inUse = new Set<readonly unknown[]>();
@@ -82,22 +83,22 @@ export class NativeSession implements Session {
     options: RunOptions = {},
   ): Promise<Record<string, TensorValue>> {
     const outputs = Object.fromEntries(fetches.map((name) => [name, 'tensor' as const]));
-    return (await this.execute(feeds, outputs, options)) as Record<string, TensorValue>;
+    return this.execute(feeds, outputs, options);
   }
 
   /**
    * Runs the graph once, with control over where tensors lie.
    *
    * @param feeds one tensor for every input
-   * @param outputs what to hand out, and how; outputs that are not named are not computed where that saves work
-   * @returns by output: a `TensorValue` for `tensor`, a `ResidentTensor` for `resident`, the given one for a given one
+   * @param outputs what to compute, and where to; outputs that are not named are not computed where that saves work
+   * @returns the outputs that ONNX Runtime made memory for
    * @throws as `Session.run`; InferenceError `TENSOR_DISPOSED`
    */
   async execute(
     feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
     outputs: Readonly<Record<string, OutputTarget>>,
     options: RunOptions = {},
-  ): Promise<Record<string, TensorValue | ResidentTensor>> {
+  ): Promise<Record<string, TensorValue>> {
     options.signal?.throwIfAborted();
     const session = this.#alive();
     const fetches = Object.keys(outputs);
@@ -143,7 +144,7 @@ export class NativeSession implements Session {
     outputs: Readonly<Record<string, OutputTarget>>,
     fetches: readonly string[],
     signal: AbortSignal | undefined,
-  ): Promise<Record<string, TensorValue | ResidentTensor>> {
+  ): Promise<Record<string, TensorValue>> {
     const library = this.#library;
     const { api } = library;
     const inputValues = new BigUint64Array(this.inputs.length);
@@ -209,17 +210,20 @@ export class NativeSession implements Session {
     outputs: Readonly<Record<string, OutputTarget>>,
     fetches: readonly string[],
     values: BigUint64Array,
-  ): Record<string, TensorValue | ResidentTensor> {
-    // All values are taken into care before anything can throw.
-    const made = fetches.map((name, i) => {
-      const target = outputs[name]!;
-      return target instanceof ResidentTensor
-        ? target
-        : ResidentTensor.adopt(this.#library, values[i]!, name);
+  ): Record<string, TensorValue> {
+    const results: Record<string, TensorValue> = {};
+    let failure: { readonly error: unknown } | undefined;
+    fetches.forEach((name, i) => {
+      if (outputs[name] !== 'tensor') return;
+      // Every value is taken into care, also after one that cannot be handed out.
+      try {
+        results[name] = adoptTensor(this.#library, values[i]!, name);
+      } catch (error) {
+        failure ??= { error };
+      }
     });
-    return Object.fromEntries(
-      fetches.map((name, i) => [name, outputs[name] === 'tensor' ? made[i]!.release() : made[i]!]),
-    );
+    if (failure !== undefined) throw failure.error;
+    return results;
   }
 
   #runOptions(): Pointer {
