@@ -1,28 +1,27 @@
 import { InferenceError } from '../errors.js';
+import { InPlaceCache } from '../kv/in-place-cache.js';
+import { bufferShapes, writesInPlace } from '../kv/in-place-proof.js';
+import { KeptCache } from '../kv/kept-cache.js';
+import type { DecoderCache } from '../kv/types.js';
+import { NativeSession } from '../session/native/native-session.js';
 import { openSession } from '../session/open.js';
 import type { Session, SessionOptions } from '../session/types.js';
 import { asFloat32 } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
 import { padLeft } from './batch.js';
 import { decoderFeeds } from './feeds.js';
+import { InPlaceSteps } from './in-place-steps.js';
+import { type Logits, logitsShape } from './logits.js';
 import { type DecoderSignature, decoderSignature } from './signature.js';
 
-/** Keys and values of the tokens so far. Never changed by a later step: a step gives back a new one. */
-export interface DecoderCache {
-  /** Positions in the cache, padding included. */
-  readonly length: number;
-  /** `[batch, length]`, 0 at padding. */
-  readonly mask: readonly (readonly number[])[];
-  /** By the name of the input that takes each. */
-  readonly tensors: Readonly<Record<string, TensorValue>>;
-}
+export type { DecoderCache, Logits };
 
 export interface ForwardRequest {
   /** The new tokens of each sequence; sequences of different length are padded on the left. */
   readonly inputIds: readonly (readonly number[])[];
   /** For ids that are padded already: `[batch, seq]`, 0 at padding. */
   readonly attentionMask?: readonly (readonly number[])[];
-  /** What an earlier step of the same sequences gave back. */
+  /** What an earlier step of the same sequences gave back. It stays as it is. */
   readonly cache?: DecoderCache;
   /** `last`: logits of the last position only. `all` when absent. */
   readonly keep?: 'all' | 'last';
@@ -30,12 +29,10 @@ export interface ForwardRequest {
   readonly returnCache?: boolean;
   /** Further outputs of the graph to hand out. */
   readonly outputs?: readonly string[];
-}
-
-export interface Logits {
-  readonly dims: readonly [batch: number, positions: number, vocabulary: number];
-  /** `[batch, positions, vocabulary]`, row-major. */
-  readonly data: Float32Array;
+  /** Positions that the cache is to hold in the end, where that is known: room is made once. */
+  readonly capacity?: number;
+  /** Ends the step early. */
+  readonly signal?: AbortSignal;
 }
 
 export interface ForwardResult {
@@ -61,6 +58,7 @@ export interface ForwardResult {
 export class DecoderSession {
   readonly session: Session;
   readonly signature: DecoderSignature;
+  #inPlace: Promise<InPlaceSteps | undefined> | undefined;
 
   constructor(session: Session) {
     this.session = session;
@@ -81,22 +79,86 @@ export class DecoderSession {
   /**
    * Feeds new tokens through the model.
    *
-   * @throws InferenceError `TOKENS_INVALID`, `CACHE_MISMATCH` (a cache of another batch),
-   *   `PADDING_UNSUPPORTED` (the graph has no attention mask), and what `Session.run` throws.
+   * Where the graph's attention operators append to the cache in place (which is tried out once), nothing of it is
+   * copied; continuing an older cache a second time copies it first.
+   *
+   * @throws InferenceError `TOKENS_INVALID`, `CACHE_MISMATCH` (a cache of another batch), `CACHE_STALE`,
+   *   `PADDING_UNSUPPORTED` (the graph has no attention mask), and what `Session.run` throws; the signal's reason.
    */
   async forward(request: ForwardRequest): Promise<ForwardResult> {
-    const { signature } = this;
+    const { cache } = request;
     const { ids, mask } = padLeft(request.inputIds, request.attentionMask);
-    const batch = ids.length;
-    const before = request.cache;
-    if (before !== undefined && before.mask.length !== batch) {
+    if (cache !== undefined && batchOf(cache) !== ids.length) {
       throw new InferenceError('CACHE_MISMATCH', 'The cache belongs to another batch.', {
-        expected: `${before.mask.length} sequences`,
-        found: `${batch} sequences`,
+        expected: `${batchOf(cache)} sequences`,
+        found: `${ids.length} sequences`,
       });
     }
-    const fullMask = mask.map((row, i) => [...(before?.mask[i] ?? []), ...row]);
-    if (signature.attentionMask === undefined && fullMask.some((row) => row.includes(0))) {
+    const masked = request.attentionMask?.some((row) => row.includes(0)) === true;
+    if (cache instanceof InPlaceCache) {
+      if (masked) {
+        throw new InferenceError('PADDING_UNSUPPORTED', 'Tokens behind this cache cannot be masked.', {
+          expected: 'tokens without an attention mask; rows may differ in length',
+          found: 'a mask with zeros',
+        });
+      }
+      return this.#forwardInPlace((await this.#inPlaceSteps())!, request, cache);
+    }
+    // Without a cache before and behind it a step gains nothing.
+    if (cache === undefined && !masked && request.returnCache !== false) {
+      const steps = await this.#inPlaceSteps();
+      if (steps !== undefined) return this.#forwardInPlace(steps, request, undefined);
+    }
+    return this.#forwardKept(request, ids, mask, cache as KeptCache | undefined);
+  }
+
+  dispose(): Promise<void> {
+    return this.session.dispose();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #inPlaceSteps(): Promise<InPlaceSteps | undefined> {
+    this.#inPlace ??= this.#proveInPlace();
+    return this.#inPlace;
+  }
+
+  async #proveInPlace(): Promise<InPlaceSteps | undefined> {
+    const { session, signature } = this;
+    const shapes = bufferShapes(signature);
+    if (shapes === undefined || !(session instanceof NativeSession)) return undefined;
+    const proven = await writesInPlace(session, signature, shapes);
+    return proven ? new InPlaceSteps(session, signature, shapes) : undefined;
+  }
+
+  async #forwardInPlace(
+    steps: InPlaceSteps,
+    request: ForwardRequest,
+    cache: InPlaceCache | undefined,
+  ): Promise<ForwardResult> {
+    const result = await steps.step({
+      ids: request.inputIds,
+      cache,
+      keepLast: request.keep === 'last',
+      outputs: request.outputs ?? [],
+      advance: request.returnCache !== false,
+      capacity: request.capacity,
+      signal: request.signal,
+    });
+    return { ...result, cache: result.cache ?? new KeptCache(this.signature.cache, [], {}) };
+  }
+
+  async #forwardKept(
+    request: ForwardRequest,
+    ids: readonly (readonly number[])[],
+    newMask: readonly (readonly number[])[],
+    before: KeptCache | undefined,
+  ): Promise<ForwardResult> {
+    const { signature } = this;
+    const mask = newMask.map((row, i) => [...(before?.mask[i] ?? []), ...row]);
+    if (signature.attentionMask === undefined && mask.some((row) => row.includes(0))) {
       throw new InferenceError(
         'PADDING_UNSUPPORTED',
         'The model takes no attention mask, so it cannot be padded.',
@@ -107,46 +169,34 @@ export class DecoderSession {
         },
       );
     }
-
     const keepLast = request.keep === 'last';
-    const feeds = decoderFeeds(signature, {
-      ids,
-      mask: fullMask,
-      keepLast,
-      ...(before === undefined ? {} : { past: before.tensors }),
-    });
-    const wantCache = request.returnCache !== false;
+    const past = before?.kept;
+    const feeds = decoderFeeds(signature, { ids, mask, keepLast, ...(past === undefined ? {} : { past }) });
     const extra = request.outputs ?? [];
-    const presents = wantCache ? signature.cache.map((pair) => pair.present) : [];
-    const results = await this.session.run(feeds, [...new Set([signature.logits, ...presents, ...extra])]);
-    const tensors = wantCache
-      ? Object.fromEntries(signature.cache.map((pair) => [pair.past.name, results[pair.present]!]))
-      : {};
+    const wanted = request.returnCache === false ? [] : signature.cache;
+    const names = [signature.logits, ...wanted.map((pair) => pair.present), ...extra];
+    const { signal } = request;
+    const results = await this.session.run(
+      feeds,
+      [...new Set(names)],
+      signal === undefined ? {} : { signal },
+    );
+    const tensors = Object.fromEntries(wanted.map((pair) => [pair.past.name, results[pair.present]!]));
     return {
       logits: logitsOf(results[signature.logits]!, signature.logits, keepLast),
-      cache: { length: fullMask[0]!.length, mask: fullMask, tensors },
+      cache: new KeptCache(signature.cache, mask, tensors),
       outputs: Object.fromEntries(extra.map((name) => [name, results[name]!])),
     };
   }
+}
 
-  dispose(): Promise<void> {
-    return this.session.dispose();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.dispose();
-  }
+function batchOf(cache: DecoderCache): number {
+  return cache instanceof InPlaceCache ? cache.lengths.length : cache.mask.length;
 }
 
 function logitsOf(tensor: TensorValue, name: string, keepLast: boolean): Logits {
   const data = asFloat32(tensor, name);
-  if (tensor.dims.length !== 3) {
-    throw new InferenceError('NOT_A_DECODER', 'The logits have an unexpected shape.', {
-      expected: '[batch, positions, vocabulary]',
-      found: `[${tensor.dims.join(', ')}]`,
-    });
-  }
-  const [batch, count, vocabulary] = tensor.dims as [number, number, number];
+  const [batch, count, vocabulary] = logitsShape(tensor);
   if (!keepLast || count === 1) return { dims: [batch, count, vocabulary], data };
   const last = new Float32Array(batch * vocabulary);
   for (let row = 0; row < batch; row++) {

@@ -1,0 +1,246 @@
+import { InferenceError } from '../errors.js';
+import { InPlaceCache } from '../kv/in-place-cache.js';
+import { type Bindings, type BufferShape, KeyValueBuffers } from '../kv/key-value-buffers.js';
+import type { NativeSession } from '../session/native/native-session.js';
+import { asFloat32, integerTensor } from '../tensor/make.js';
+import type { TensorValue } from '../tensor/types.js';
+import { type Logits, logitsShape } from './logits.js';
+import type { DecoderSignature } from './signature.js';
+
+export interface InPlaceStep {
+  /** The new tokens of each row; rows of different length are padded on the right for the graph. */
+  readonly ids: readonly (readonly number[])[];
+  readonly cache: InPlaceCache | undefined;
+  readonly keepLast: boolean;
+  readonly outputs: readonly string[];
+  /** Whether a cache with the new tokens is wanted; without, the one that was given stays the newest. */
+  readonly advance: boolean;
+  /** Positions to make room for at once; the tokens at hand when absent. */
+  readonly capacity: number | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface InPlaceResult {
+  /** `[batch, positions, vocabulary]`; shorter rows have theirs at the end. */
+  readonly logits: Logits;
+  /** `undefined` when it was not wanted. */
+  readonly cache: InPlaceCache | undefined;
+  readonly outputs: Readonly<Record<string, TensorValue>>;
+}
+
+interface RunResult {
+  readonly logits: Logits;
+  readonly outputs: Readonly<Record<string, TensorValue>>;
+}
+
+interface Run {
+  readonly bindings: Bindings;
+  /** New tokens, and tokens before them, of each row of the run. */
+  readonly ids: readonly (readonly number[])[];
+  readonly past: readonly number[];
+}
+
+/** Steps of a decoder whose attention operators append to the cache in place. */
+export class InPlaceSteps {
+  readonly #session: NativeSession;
+  readonly #signature: DecoderSignature;
+  readonly #shapes: readonly BufferShape[];
+
+  constructor(session: NativeSession, signature: DecoderSignature, shapes: readonly BufferShape[]) {
+    this.#session = session;
+    this.#signature = signature;
+    this.#shapes = shapes;
+  }
+
+  /** @throws InferenceError `CACHE_STALE`, and what `Session.run` throws; the cache that was given stays as it is then */
+  async step(request: InPlaceStep): Promise<InPlaceResult> {
+    const { ids, cache } = request;
+    const past = cache?.lengths ?? ids.map(() => 0);
+    const lengths = past.map((length, row) => length + ids[row]!.length);
+    const needed = Math.max(...lengths);
+    const buffers = this.#writable(cache, ids.length, needed, request.capacity);
+    buffers.busy = true;
+    try {
+      buffers.reserve(needed);
+      const runs = runsOf(buffers, ids, past);
+      const results: RunResult[] = [];
+      for (const run of runs) results.push(await this.#run(run, request));
+      return {
+        logits: joinRows(results.map(({ logits }) => logits)),
+        outputs: {
+          ...joinOutputs(results.map(({ outputs }) => outputs)),
+          ...this.#presents(buffers, lengths, request.outputs),
+        },
+        cache: request.advance ? new InPlaceCache(buffers, lengths, buffers.lineage.append()) : undefined,
+      };
+    } catch (error) {
+      // Memory that was made for this step has no other owner.
+      if (buffers !== cache?.buffers) buffers.dispose();
+      throw error;
+    } finally {
+      buffers.busy = false;
+    }
+  }
+
+  /** The memory behind the newest cache itself; a copy for one that was continued before, or is being continued. */
+  #writable(
+    cache: InPlaceCache | undefined,
+    batch: number,
+    needed: number,
+    capacity = needed,
+  ): KeyValueBuffers {
+    const room = Math.max(needed, capacity);
+    if (cache === undefined) return new KeyValueBuffers(this.#session, this.#shapes, batch, room);
+    const { buffers } = cache;
+    buffers.lineage.assertValid(cache);
+    return !buffers.busy && buffers.lineage.isNewest(cache) ? buffers : buffers.fork(cache.lengths, room);
+  }
+
+  async #run({ bindings, ids, past }: Run, request: InPlaceStep): Promise<RunResult> {
+    const signature = this.#signature;
+    const { keepLast, signal } = request;
+    const outputs = request.outputs.filter((name) => bindings.outputs[name] === undefined);
+    const counts = ids.map((row) => row.length);
+    const ragged = counts.some((count) => count !== counts[0]);
+    const results = await this.#session.execute(
+      { ...this.#feeds(ids, past, keepLast && !ragged), ...bindings.feeds },
+      {
+        [signature.logits]: 'tensor',
+        ...Object.fromEntries(outputs.map((name) => [name, 'tensor' as const])),
+        ...bindings.outputs,
+      },
+      signal === undefined ? {} : { signal },
+    );
+    const logits = results[signature.logits]!;
+    return {
+      logits: alignEnds(logits, signature.logits, counts, keepLast),
+      outputs: Object.fromEntries(outputs.map((name) => [name, results[name]!])),
+    };
+  }
+
+  /** Cache entries that were asked for by name: they lie in the buffers, with room behind them. */
+  #presents(
+    buffers: KeyValueBuffers,
+    lengths: readonly number[],
+    names: readonly string[],
+  ): Record<string, TensorValue> {
+    const wanted = this.#shapes.filter(({ present }) => names.includes(present));
+    if (wanted.length === 0) return {};
+    const all = buffers.copyOut(lengths);
+    return Object.fromEntries(wanted.map(({ past, present }) => [present, all[past]!]));
+  }
+
+  #feeds(
+    ids: readonly (readonly number[])[],
+    past: readonly number[],
+    keepLast: boolean,
+  ): Record<string, TensorValue> {
+    const { inputIds, attentionMask, positionIds, logitsToKeep } = this.#signature;
+    const batch = ids.length;
+    const width = Math.max(...ids.map((row) => row.length));
+    const total = Math.max(...ids.map((row, i) => row.length + past[i]!));
+    const feeds: Record<string, TensorValue> = {};
+    const give = (
+      info: typeof inputIds | undefined,
+      columns: number,
+      at: (row: number, column: number) => number,
+    ) => {
+      if (info === undefined) return;
+      const values = new Array<number>(batch * columns);
+      for (let row = 0; row < batch; row++) {
+        for (let column = 0; column < columns; column++) values[row * columns + column] = at(row, column);
+      }
+      feeds[info.name] = integerTensor(info.elementType, values, [batch, columns]);
+    };
+    give(inputIds, width, (row, column) => ids[row]![column] ?? 0);
+    give(positionIds, width, (row, column) => (column < ids[row]!.length ? past[row]! + column : 1));
+    if (attentionMask !== undefined) {
+      const { name, elementType } = attentionMask;
+      feeds[name] = rowsOfOnes(
+        elementType,
+        ids.map((row, i) => row.length + past[i]!),
+        total,
+      );
+    }
+    if (logitsToKeep !== undefined) {
+      const { name, elementType, shape } = logitsToKeep;
+      feeds[name] = integerTensor(elementType, [keepLast ? 1 : 0], shape.length === 0 ? [] : [1]);
+    }
+    return feeds;
+  }
+}
+
+/**
+ * One run for the whole batch where the operator can do it; else one a row. It reads several new tokens behind a past of
+ * one sequence only, and several sequences from their start or by one token each.
+ */
+function runsOf(
+  buffers: KeyValueBuffers,
+  ids: readonly (readonly number[])[],
+  past: readonly number[],
+): Run[] {
+  const single = ids.every((row) => row.length === 1);
+  const fresh = past.every((length) => length === 0);
+  if (ids.length === 1 || single || fresh) return [{ bindings: buffers.bindings(), ids, past }];
+  return ids.map((row, i) => ({ bindings: buffers.rowBindings(i), ids: [row], past: [past[i]!] }));
+}
+
+/** `[rows, width]`: so many ones in each row, then zeros. Made without a number for each element: it is long. */
+function rowsOfOnes(type: TensorValue['type'], counts: readonly number[], width: number): TensorValue {
+  const dims = [counts.length, width];
+  if (type !== 'int64') {
+    const values = counts.flatMap((count) => Array.from({ length: width }, (_, i) => (i < count ? 1 : 0)));
+    return integerTensor(type, values, dims);
+  }
+  const data = new BigInt64Array(counts.length * width);
+  counts.forEach((count, row) => {
+    data.fill(1n, row * width, row * width + count);
+  });
+  return { type, dims, data };
+}
+
+/** The logits of each row's own last positions, at the end; or of the very last alone. */
+function alignEnds(tensor: TensorValue, name: string, counts: readonly number[], keepLast: boolean): Logits {
+  const data = asFloat32(tensor, name);
+  const [batch, positions, vocabulary] = logitsShape(tensor);
+  const width = keepLast ? 1 : positions;
+  if (width === positions && counts.every((count) => count === counts[0])) {
+    return { dims: [batch, positions, vocabulary], data };
+  }
+  const out = new Float32Array(batch * width * vocabulary);
+  counts.forEach((count, row) => {
+    const kept = Math.min(width, count);
+    // The graph may have given the last position only.
+    const end = row * positions + Math.min(positions, count);
+    out.set(
+      data.subarray((end - kept) * vocabulary, end * vocabulary),
+      ((row + 1) * width - kept) * vocabulary,
+    );
+  });
+  return { dims: [batch, width, vocabulary], data: out };
+}
+
+function joinRows(rows: readonly Logits[]): Logits {
+  if (rows.length === 1) return rows[0]!;
+  const width = Math.max(...rows.map(({ dims }) => dims[1]));
+  const vocabulary = rows[0]!.dims[2];
+  const data = new Float32Array(rows.length * width * vocabulary);
+  rows.forEach((row, i) => {
+    data.set(row.data, (i + 1) * width * vocabulary - row.data.length);
+  });
+  return { dims: [rows.length, width, vocabulary], data };
+}
+
+function joinOutputs(rows: readonly RunResult['outputs'][]): RunResult['outputs'] {
+  if (rows.length === 1) return rows[0]!;
+  if (Object.keys(rows[0]!).length === 0) return {};
+  throw new InferenceError(
+    'OUTPUT_UNKNOWN',
+    'Further outputs cannot be had of a batch that is run row by row.',
+    {
+      expected: 'one sequence, one new token a sequence, or no cache',
+      found: `${rows.length} sequences with several new tokens behind a cache`,
+      hint: 'Run the sequences one by one.',
+    },
+  );
+}

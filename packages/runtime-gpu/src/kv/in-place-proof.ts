@@ -1,0 +1,76 @@
+import { CqilError } from '@cqil/core';
+import { decoderFeeds } from '../generate/feeds.js';
+import type { DecoderSignature } from '../generate/signature.js';
+import type { NativeSession } from '../session/native/native-session.js';
+import type { TensorValue } from '../tensor/types.js';
+import { type BufferShape, KeyValueBuffers } from './key-value-buffers.js';
+
+/**
+ * The cache entries of a graph as buffers, or `undefined` where they cannot be: a state of fixed size, a layout other
+ * than `[batch, heads, positions, size]`, free sizes, or elements that are not plain numbers.
+ */
+export function bufferShapes(signature: DecoderSignature): BufferShape[] | undefined {
+  if (signature.cache.length === 0 || signature.attentionMask === undefined) return undefined;
+  const shapes: BufferShape[] = [];
+  for (const { past, present, entry, sequenceAxis, batchAxis } of signature.cache) {
+    const [, heads, , size] = past.shape;
+    const type = past.elementType;
+    if (past.shape.length !== 4 || sequenceAxis !== 2 || batchAxis !== 0) return undefined;
+    if (typeof heads !== 'number' || typeof size !== 'number' || !isBufferType(type)) return undefined;
+    shapes.push({ past: past.name, present, type, heads, size, group: /^\d+/.exec(entry)?.[0] ?? '' });
+  }
+  return shapes;
+}
+
+function isBufferType(type: string): type is BufferShape['type'] {
+  return ['float32', 'float16', 'float64', 'int8', 'uint8'].includes(type);
+}
+
+/** What the proof feeds, step by step: a prompt, one token, and several at once. */
+const STEPS = [[0, 1, 2], [1], [2, 0]] as const;
+
+/**
+ * Whether the attention operators of a graph append to a cache that has room behind the tokens in it, when past and
+ * present are one memory (as `GroupQueryAttention` does). Nothing about the graph is assumed: the same few tokens go
+ * through it in both ways, and everything must come out bit for bit the same.
+ */
+export async function writesInPlace(
+  session: NativeSession,
+  signature: DecoderSignature,
+  shapes: readonly BufferShape[],
+): Promise<boolean> {
+  const buffers = new KeyValueBuffers(session, shapes, 1, 1);
+  const kept: { past: Readonly<Record<string, TensorValue>> | undefined } = { past: undefined };
+  let length = 0;
+  try {
+    for (const ids of STEPS) {
+      length += ids.length;
+      const common = { ids: [[...ids]], mask: [new Array<number>(length).fill(1)] };
+      const plain = await session.run(
+        decoderFeeds(signature, { ...common, ...(kept.past === undefined ? {} : { past: kept.past }) }),
+        [signature.logits, ...shapes.map(({ present }) => present)],
+      );
+      kept.past = Object.fromEntries(shapes.map(({ past, present }) => [past, plain[present]!]));
+      const { feeds, outputs } = buffers.bindings();
+      const inPlace = await session.execute(
+        { ...decoderFeeds(signature, { ...common, past: {} }), ...feeds },
+        { [signature.logits]: 'tensor', ...outputs },
+      );
+      if (!sameBits(plain[signature.logits]!, inPlace[signature.logits]!)) return false;
+    }
+    const written = buffers.copyOut([length]);
+    return shapes.every(({ past }) => sameBits(kept.past![past]!, written[past]!));
+  } catch (error) {
+    // A graph that joins past and present by itself refuses the room behind the tokens.
+    if (error instanceof CqilError) return false;
+    throw error;
+  } finally {
+    buffers.dispose();
+  }
+}
+
+function sameBits(a: TensorValue, b: TensorValue): boolean {
+  if (a.type === 'string' || b.type === 'string') return false;
+  const bytes = ({ data }: typeof a | typeof b) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  return a.dims.join() === b.dims.join() && bytes(a).equals(bytes(b));
+}

@@ -1,0 +1,1 @@
+export type { DecoderCache } from './types.js';

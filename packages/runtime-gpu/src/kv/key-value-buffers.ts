@@ -1,0 +1,196 @@
+import type { NativeSession } from '../session/native/native-session.js';
+import type { ResidentTensor } from '../session/native/resident-tensor.js';
+import { zeroTensor } from '../tensor/make.js';
+import type { TensorValue } from '../tensor/types.js';
+import { Lineage } from './lineage.js';
+
+/** One entry of the cache: `[batch, heads, positions, size]`, read and written by two names of the graph. */
+export interface BufferShape {
+  readonly past: string;
+  readonly present: string;
+  readonly type: 'float32' | 'float16' | 'float64' | 'int8' | 'uint8';
+  readonly heads: number;
+  readonly size: number;
+  /** Entries of one group grow together: an operator wants its keys and values equally long. */
+  readonly group: string;
+}
+
+interface Entry {
+  readonly shape: BufferShape;
+  capacity: number;
+  data: NumberArray;
+  /** The whole, and each row by itself: rows lie one behind the other. */
+  whole: ResidentTensor;
+  rows: (ResidentTensor | undefined)[];
+}
+
+type NumberArray = Exclude<TensorValue['data'], string[] | BigInt64Array | BigUint64Array>;
+
+/** Positions are made room for in blocks of this many. */
+const BLOCK = 64;
+/** So many positions before the room ends, the groups begin to move into larger memory, a few a step. */
+const MARGIN = 64;
+
+/** What a run binds: the same tensors under the names of the past and of the present. */
+export interface Bindings {
+  readonly feeds: Record<string, ResidentTensor>;
+  readonly outputs: Record<string, ResidentTensor>;
+}
+
+/**
+ * Keys and values of several sequences in memory with room to grow, where an attention operator appends in place.
+ *
+ * Row after row, so that one sequence's part is a tensor by itself. Fresh memory is only reserved: what was never
+ * written costs nothing.
+ */
+export class KeyValueBuffers {
+  readonly batch: number;
+  readonly lineage = new Lineage();
+  /** While a run writes behind the newest handle. */
+  busy = false;
+  readonly #session: NativeSession;
+  readonly #entries: Entry[];
+
+  constructor(session: NativeSession, shapes: readonly BufferShape[], batch: number, capacity: number) {
+    this.batch = batch;
+    this.#session = session;
+    this.#entries = shapes.map((shape) => {
+      const entry = { shape } as Entry;
+      this.#replace(entry, roomFor(capacity));
+      return entry;
+    });
+  }
+
+  /** Makes room for so many positions, and some ahead of time where that spares a later step a pause. */
+  reserve(positions: number): void {
+    const groups = new Map<string, Entry[]>();
+    for (const entry of this.#entries) {
+      const group = groups.get(entry.shape.group);
+      if (group === undefined) groups.set(entry.shape.group, [entry]);
+      else group.push(entry);
+    }
+    let ahead = Math.ceil((2 * groups.size) / MARGIN);
+    for (const entries of groups.values()) {
+      const { capacity } = entries[0]!;
+      const must = capacity < positions;
+      const may = capacity < positions + MARGIN && ahead > 0;
+      if (!must && !may) continue;
+      if (!must) ahead -= 1;
+      const next = roomFor(Math.max(positions + MARGIN, capacity + (capacity >> 1)));
+      for (const entry of entries) this.#replace(entry, next);
+    }
+  }
+
+  /** For a run over all rows. */
+  bindings(): Bindings {
+    return bind(this.#entries, (entry) => entry.whole);
+  }
+
+  /** For a run over one row. */
+  rowBindings(row: number): Bindings {
+    return bind(this.#entries, (entry) => {
+      entry.rows[row] ??= this.#session.resident(rowOf(entry, row));
+      return entry.rows[row]!;
+    });
+  }
+
+  /** The same content in memory of its own. */
+  fork(lengths: readonly number[], capacity: number): KeyValueBuffers {
+    const copy = new KeyValueBuffers(
+      this.#session,
+      this.#entries.map((entry) => entry.shape),
+      this.batch,
+      Math.max(capacity, ...lengths),
+    );
+    this.#entries.forEach((entry, i) => {
+      const target = copy.#entries[i]!;
+      lengths.forEach((length, row) => {
+        copyRow(entry, target, row, length);
+      });
+    });
+    return copy;
+  }
+
+  /** A copy of each entry, cut to the longest row; by the name of its past. Shorter rows end in zeros. */
+  copyOut(lengths: readonly number[]): Record<string, TensorValue> {
+    const positions = Math.max(...lengths);
+    return Object.fromEntries(
+      this.#entries.map((entry) => {
+        const { type, heads, size, past } = entry.shape;
+        const dims = [this.batch, heads, positions, size];
+        const out = zeroTensor(type, dims);
+        const target = { shape: entry.shape, capacity: positions, data: out.data as NumberArray };
+        lengths.forEach((length, row) => {
+          copyRow(entry, target, row, length);
+        });
+        return [past, out];
+      }),
+    );
+  }
+
+  /** Bytes that are reserved. */
+  get byteLength(): number {
+    return this.#entries.reduce((sum, { data }) => sum + data.byteLength, 0);
+  }
+
+  dispose(): void {
+    if (this.lineage.ended) return;
+    this.lineage.end();
+    for (const entry of this.#entries.splice(0)) free(entry);
+  }
+
+  #replace(entry: Entry, capacity: number): void {
+    const { type, heads, size } = entry.shape;
+    const tensor = zeroTensor(type, [this.batch, heads, capacity, size]);
+    const before = entry.data === undefined ? undefined : { ...entry };
+    entry.capacity = capacity;
+    entry.data = tensor.data as NumberArray;
+    if (before !== undefined) {
+      for (let row = 0; row < this.batch; row++) copyRow(before, entry, row, before.capacity);
+      free(before);
+    }
+    entry.whole = this.#session.resident(tensor);
+    entry.rows = this.batch === 1 ? [entry.whole] : new Array<undefined>(this.batch).fill(undefined);
+  }
+}
+
+function roomFor(positions: number): number {
+  return Math.max(BLOCK, Math.ceil(positions / BLOCK) * BLOCK);
+}
+
+function bind(entries: readonly Entry[], tensorOf: (entry: Entry) => ResidentTensor): Bindings {
+  const feeds: Record<string, ResidentTensor> = {};
+  const outputs: Record<string, ResidentTensor> = {};
+  for (const entry of entries) {
+    const tensor = tensorOf(entry);
+    feeds[entry.shape.past] = tensor;
+    outputs[entry.shape.present] = tensor;
+  }
+  return { feeds, outputs };
+}
+
+function rowOf({ shape, capacity, data }: Entry, row: number): TensorValue {
+  const count = shape.heads * capacity * shape.size;
+  const part = data.subarray(row * count, (row + 1) * count);
+  return { type: shape.type, dims: [1, shape.heads, capacity, shape.size], data: part } as TensorValue;
+}
+
+/** The first positions of every head of a row; the two may have room for different numbers of positions. */
+function copyRow(
+  from: Pick<Entry, 'shape' | 'capacity' | 'data'>,
+  to: Pick<Entry, 'capacity' | 'data'>,
+  row: number,
+  positions: number,
+): void {
+  const { heads, size } = from.shape;
+  const count = Math.min(positions, from.capacity, to.capacity) * size;
+  for (let head = row * heads; head < (row + 1) * heads; head++) {
+    const start = head * from.capacity * size;
+    to.data.set(from.data.subarray(start, start + count), head * to.capacity * size);
+  }
+}
+
+function free(entry: Pick<Entry, 'whole' | 'rows'>): void {
+  entry.whole.dispose();
+  for (const row of entry.rows) row?.dispose();
+}
