@@ -1,4 +1,5 @@
 import { InferenceError } from '../errors.js';
+import { argmax } from './argmax.js';
 import type { SamplingOptions } from './sampling.js';
 import { type Scratch, scratchFor } from './scratch.js';
 
@@ -36,30 +37,32 @@ const masses = new Float64Array(BINS);
 export function tokenDistribution(logits: Float32Array, options: SamplingOptions): TokenDistribution {
   const { temperature = 1, topK = logits.length, topP = 1, minP = 0 } = options;
   const scratch = scratchFor(logits.length);
-  const top = highest(logits);
+  const top = logits[likeliest(logits)]!;
   const limited = topK < logits.length || topP < 1;
   const total = weigh(logits, top, 1 / temperature, scratch, limited);
   if (!limited) return gather(scratch, minP, undefined);
   return gather(scratch, minP, cutAt(logits, scratch, total, topK, topP));
 }
 
+/**
+ * The token of the highest logit, the first of equals.
+ *
+ * @throws InferenceError `NO_TOKEN_LEFT` when there is none
+ */
+export function likeliest(logits: Float32Array): number {
+  const id = argmax(logits);
+  if (logits[id]! > Number.NEGATIVE_INFINITY) return id;
+  throw new InferenceError('NO_TOKEN_LEFT', 'No token can be chosen.', {
+    expected: 'at least one token whose logit is a number and that is neither banned nor forbidden',
+    found: 'none',
+    hint: 'check the logit bias and the constraint; a model whose logits are no numbers is broken',
+  });
+}
+
 /** Where the kept tokens end: all of the bins before `bin`, and of `bin` itself those in `ids`, ascending. */
 interface Cut {
   readonly bin: number;
   readonly ids: readonly number[];
-}
-
-function highest(logits: Float32Array): number {
-  let top = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < logits.length; i++) if (logits[i]! > top) top = logits[i]!;
-  if (top === Number.NEGATIVE_INFINITY) {
-    throw new InferenceError('NO_TOKEN_LEFT', 'No token can be chosen.', {
-      expected: 'at least one token whose logit is a number and that is neither banned nor forbidden',
-      found: 'none',
-      hint: 'check the logit bias and the constraint; a model whose logits are no numbers is broken',
-    });
-  }
-  return top;
 }
 
 /** Fills the weights, and the bins where they are wanted; gives the weights' sum. */
@@ -141,7 +144,11 @@ function ranked(logits: Float32Array, { weights, bins }: Scratch, bin: number): 
   return ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }
 
-function gather({ weights, bins, ids, kept }: Scratch, minP: number, cut: Cut | undefined): TokenDistribution {
+function gather(
+  { weights, bins, ids, kept }: Scratch,
+  minP: number,
+  cut: Cut | undefined,
+): TokenDistribution {
   let count = 0;
   let total = 0;
   let next = 0;
@@ -184,6 +191,31 @@ export function probability(distribution: TokenDistribution, id: number): number
     else high = middle;
   }
   return low < count && ids[low] === id ? weights[low]! / total : 0;
+}
+
+/**
+ * What is drawn from where a token drafted from `drafted` was refused: max(0, p - q), p and q the probabilities.
+ *
+ * @param wanted p; its memory is used for the result
+ */
+export function excess(wanted: TokenDistribution, drafted: TokenDistribution): TokenDistribution {
+  const { ids, weights } = wanted;
+  let other = 0;
+  let count = 0;
+  let total = 0;
+  for (let i = 0; i < wanted.count; i++) {
+    const id = ids[i]!;
+    while (other < drafted.count && drafted.ids[other]! < id) other++;
+    const shared = drafted.ids[other] === id && other < drafted.count;
+    const weight = weights[i]! / wanted.total - (shared ? drafted.weights[other]! / drafted.total : 0);
+    if (weight <= 0) continue;
+    ids[count] = id;
+    weights[count] = weight;
+    count++;
+    total += weight;
+  }
+  // Two equal distributions: a refusal came of rounding.
+  return count === 0 ? wanted : { ids, weights, count, total };
 }
 
 /** A copy that later calls of `tokenDistribution` leave alone. */

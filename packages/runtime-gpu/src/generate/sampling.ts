@@ -1,4 +1,5 @@
 import { InferenceError } from '../errors.js';
+import { argmax } from './argmax.js';
 import { draw, tokenDistribution } from './distribution.js';
 
 /**
@@ -31,33 +32,20 @@ export interface SamplingOptions {
   readonly logitBias?: ReadonlyMap<number, number>;
 }
 
-/** The index of the largest value, the first of equals; NaN never wins. */
-export function argmax(values: Float32Array): number {
-  let best = 0;
-  let bestValue = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < values.length; i++) {
-    if (values[i]! > bestValue) {
-      best = i;
-      bestValue = values[i]!;
-    }
-  }
-  return best;
-}
-
 /** @throws InferenceError `SAMPLING_INVALID` naming the option that makes no sense. */
 export function checkSampling(options: SamplingOptions): void {
   const { temperature, topK, topP, minP, repetitionPenalty, logitBias } = options;
   const finite = Number.isFinite;
   requireOption('temperature', temperature, '0 or more', (value) => value >= 0 && finite(value));
-  requireOption('topK', topK, 'a whole number of 1 or more', (value) => Number.isInteger(value) && value >= 1);
+  requireOption(
+    'topK',
+    topK,
+    'a whole number of 1 or more',
+    (value) => Number.isInteger(value) && value >= 1,
+  );
   requireOption('topP', topP, 'more than 0, at most 1', (value) => value > 0 && value <= 1);
   requireOption('minP', minP, 'from 0 to 1', (value) => value >= 0 && value <= 1);
-  requireOption(
-    'repetitionPenalty',
-    repetitionPenalty,
-    'more than 0',
-    (value) => value > 0 && finite(value),
-  );
+  requireOption('repetitionPenalty', repetitionPenalty, 'more than 0', (value) => value > 0 && finite(value));
   for (const name of ['presencePenalty', 'frequencyPenalty'] as const) {
     requireOption(name, options[name], 'from -2 to 2', (value) => value >= -2 && value <= 2);
   }
@@ -93,3 +81,5 @@ export function sample(logits: Float32Array, options: SamplingOptions, random: (
   if ((options.temperature ?? 0) === 0) return argmax(logits);
   return draw(tokenDistribution(logits, options), random);
 }
+
+export { argmax };

@@ -1,4 +1,4 @@
-import type { Logits } from './decoder.js';
+import type { Logits } from './logits.js';
 
 /** The keys and values of a sequence's first tokens. */
 export interface StepCache {
@@ -10,28 +10,29 @@ export interface StepCache {
   dispose(): void;
 }
 
-export interface StepRequest<Cache> {
+export interface StepRequest {
   readonly inputIds: readonly (readonly number[])[];
-  readonly cache?: Cache;
+  readonly cache?: StepCache;
   readonly keep?: 'all' | 'last';
   /** Positions that will be needed in all. */
   readonly capacity?: number;
   readonly signal?: AbortSignal;
 }
 
-export interface StepResult<Cache> {
+export interface StepResult {
   readonly logits: Logits;
-  readonly cache: Cache;
+  readonly cache: StepCache;
 }
 
 /** What generation needs of a model; `DecoderSession` is one. */
-export interface StepModel<Cache extends StepCache = StepCache> {
-  forward(request: StepRequest<Cache>): Promise<StepResult<Cache>>;
-  /** States of a size that does not grow cannot be taken back to an earlier position. */
-  readonly signature?: { readonly cache: readonly { readonly sequenceAxis: number | undefined }[] };
+export interface StepModel {
+  forward(request: StepRequest): Promise<StepResult>;
+  readonly signature?: {
+    readonly cache: readonly { readonly sequenceAxis: number | undefined }[];
+  };
 }
 
-/** Whether the model's cache can be cut back to an earlier position. */
+/** Whether the model's cache can be cut back to an earlier position; states of a fixed size cannot. */
 export function canRewind(model: StepModel): boolean {
   return model.signature?.cache.every((pair) => pair.sequenceAxis !== undefined) ?? true;
 }

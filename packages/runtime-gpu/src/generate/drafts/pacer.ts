@@ -1,0 +1,97 @@
+import { PassTimes } from './pass-times.js';
+
+/** What one pass of the model brought. */
+export interface PassRecord {
+  readonly kind: number;
+  /** Drafted tokens that the pass checked; 0 for a plain step. */
+  readonly drafted: number;
+  readonly accepted: number;
+  /** Time for drafting, the pass and choosing; `undefined` where it says nothing about the next. */
+  readonly time: number | undefined;
+}
+
+/** After so many passes plain steps are timed again: they become slower as the text becomes longer. */
+const STALE = 64;
+/** Past acceptances count so much less with each pass. */
+const MEMORY = 0.9;
+/** What acceptance is thought to be at first, as tokens that were accepted and tested. */
+const PRIOR = { accepted: 1.4, tested: 2 };
+/** Chances to draft that are let go before drafting is tried again; doubled each time that it does not pay. */
+const FIRST_PAUSE = 8;
+const LONGEST_PAUSE = 256;
+
+interface Kind {
+  accepted: number;
+  tested: number;
+  pause: number;
+  waited: number;
+}
+
+/**
+ * Decides how many tokens to draft, from running estimates of what passes take and how often drafts are accepted.
+ *
+ * With acceptance a, a pass over k drafted tokens brings (1 - a^(k+1)) / (1 - a) tokens on average (Leviathan et
+ * al., arXiv 2211.17192, equation 1). The k of the most tokens in a unit of time is taken, 0 where none beats a
+ * plain step.
+ */
+export class Pacer {
+  readonly #longest: number;
+  readonly #times = new PassTimes();
+  readonly #kinds = new Map<number, Kind>();
+  #sincePlain = 0;
+
+  /** @param longest the most tokens of a draft */
+  constructor(longest: number) {
+    this.#longest = longest;
+  }
+
+  /** How many tokens of this kind of draft to ask for; 0 for a plain step. */
+  length(kind: number): number {
+    if (this.#times.plain === undefined || this.#sincePlain >= STALE) return 0;
+    const state = this.#kind(kind);
+    const { length, gain } = this.#best(state);
+    if (gain > 1) {
+      state.pause = FIRST_PAUSE;
+      state.waited = 0;
+      return length;
+    }
+    state.waited++;
+    if (state.waited <= state.pause) return 0;
+    state.waited = 0;
+    state.pause = Math.min(2 * state.pause, LONGEST_PAUSE);
+    return length;
+  }
+
+  record({ kind, drafted, accepted, time }: PassRecord): void {
+    this.#sincePlain = drafted === 0 ? 0 : this.#sincePlain + 1;
+    if (time !== undefined) this.#times.record(drafted, time);
+    if (drafted === 0) return;
+    const state = this.#kind(kind);
+    state.accepted = MEMORY * state.accepted + accepted;
+    state.tested = MEMORY * state.tested + accepted + (accepted < drafted ? 1 : 0);
+  }
+
+  #kind(kind: number): Kind {
+    let state = this.#kinds.get(kind);
+    if (state === undefined) {
+      state = { ...PRIOR, pause: FIRST_PAUSE, waited: 0 };
+      this.#kinds.set(kind, state);
+    }
+    return state;
+  }
+
+  /** The best length of 1 or more, and how many times as fast it is as plain steps. */
+  #best({ accepted, tested }: Kind): { length: number; gain: number } {
+    const acceptance = accepted / tested;
+    let best = { length: 1, gain: 0 };
+    let tokens = 1;
+    let chance = 1;
+    for (let length = 1; length <= this.#longest; length++) {
+      chance *= acceptance;
+      tokens += chance;
+      const gain = (tokens * this.#times.plain!) / this.#times.of(length);
+      if (gain > best.gain) best = { length, gain };
+    }
+    return best;
+  }
+}

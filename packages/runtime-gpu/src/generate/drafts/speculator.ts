@@ -1,0 +1,174 @@
+import { InferenceError } from '../../errors.js';
+import type { PrefixCache } from '../prefix-cache.js';
+import { seededRandom } from '../random.js';
+import { requireOption, type SamplingOptions } from '../sampling.js';
+import { SequenceReader } from '../sequence-reader.js';
+import { canRewind, type StepModel } from '../step-model.js';
+import type { TokenHistory } from '../token-history.js';
+import { ModelDrafter } from './model-drafter.js';
+import { Pacer } from './pacer.js';
+import { PromptLookup } from './prompt-lookup.js';
+import type { Draft, DraftSource } from './types.js';
+
+/** Drafting tokens and checking several in one pass. What is generated stays the same; it may come sooner. */
+export interface SpeculateOptions {
+  /** `prompt`: what followed the same tokens before, in prompt or answer. A model: a smaller one, same tokenizer. */
+  readonly drafter: 'prompt' | StepModel;
+  /** The most tokens of a draft; 8 when absent. */
+  readonly maxDraft?: number;
+  /** For drafts from the prompt: how many of the last tokens must match at most; 3 when absent. */
+  readonly ngram?: number;
+  /** For a model: keeps its cache between generations. */
+  readonly cache?: PrefixCache;
+  /** `false`: drafts always, and as long as `maxDraft` allows. */
+  readonly adapt?: boolean;
+  /** Milliseconds; the process's clock when absent. */
+  readonly clock?: () => number;
+}
+
+export interface SpeculationStatistics {
+  /** Passes of the model that checked drafts. */
+  readonly passes: number;
+  /** Steps without a draft, the prompt's not counted. */
+  readonly plainSteps: number;
+  /** Those of them for which there was something to draft, but it was not expected to pay. */
+  readonly declined: number;
+  readonly drafted: number;
+  readonly accepted: number;
+  /**
+   * Greedy decoding: tokens chosen in a checking pass where the two best logits were closer than 0.001. There,
+   * other kernels for several positions may choose otherwise than a step for one position would.
+   */
+  readonly ties: number;
+}
+
+/** What a generation's speculation needs of the generation. */
+export interface SpeculationContext {
+  readonly sampling: SamplingOptions;
+  /** Whether the caller asked for a seed. */
+  readonly seed: number | undefined;
+  readonly history: TokenHistory;
+  readonly ends: ReadonlySet<number>;
+  readonly vocabulary: number;
+  readonly capacity: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A draft that waits for its pass. */
+export interface Proposal extends Draft {
+  readonly kind: number;
+}
+
+export interface Outcome {
+  readonly accepted: number;
+  readonly ties: number;
+}
+
+/** The default of `maxDraft`. */
+const MAX_DRAFT = 8;
+const NGRAM = 3;
+/** In plain steps; for where the clock must not decide: a token more in a pass, a token of a drafter. */
+const NOMINAL = { row: 0.1, draft: 0.4 };
+
+/** @throws InferenceError `SAMPLING_INVALID`; `SPECULATION_UNSUPPORTED` for a model whose cache cannot go back. */
+export function checkSpeculation(model: StepModel, { drafter, maxDraft, ngram }: SpeculateOptions): void {
+  const within = (most: number) => (value: number) => Number.isInteger(value) && value >= 1 && value <= most;
+  requireOption('speculate.maxDraft', maxDraft, 'a whole number from 1 to 64', within(64));
+  requireOption('speculate.ngram', ngram, 'a whole number from 1 to 16', within(16));
+  if (canRewind(model) && (drafter === 'prompt' || canRewind(drafter))) return;
+  throw new InferenceError('SPECULATION_UNSUPPORTED', 'The model cannot take back tokens that it has read.', {
+    expected: 'a cache that grows with the tokens',
+    found: 'states of a fixed size',
+    hint: 'leave out the option `speculate`',
+  });
+}
+
+/** Drafts for one generation: asks for drafts where they pay and counts what came of them. */
+export class Speculator {
+  readonly #source: DraftSource;
+  readonly #ends: ReadonlySet<number>;
+  readonly #maxDraft: number;
+  readonly #pacer: Pacer | undefined;
+  readonly #clock: (() => number) | undefined;
+  readonly #nominal: { readonly row: number; readonly draft: number };
+  readonly #counts = { passes: 0, plainSteps: 0, declined: 0, drafted: 0, accepted: 0, ties: 0 };
+  #began = 0;
+
+  constructor(options: SpeculateOptions, context: SpeculationContext) {
+    const { drafter, maxDraft = MAX_DRAFT, adapt = true } = options;
+    this.#ends = context.ends;
+    this.#maxDraft = maxDraft;
+    this.#pacer = adapt ? new Pacer(maxDraft) : undefined;
+    const looksUp = drafter === 'prompt';
+    this.#nominal = { row: NOMINAL.row, draft: looksUp ? 0 : NOMINAL.draft };
+    // Draws of a drafter use up chance, so that lengths that hang on the clock would make a seed worthless.
+    const repeatable = !looksUp && (context.sampling.temperature ?? 0) > 0 && context.seed !== undefined;
+    this.#clock = options.clock ?? (repeatable ? undefined : () => performance.now());
+    this.#source = looksUp
+      ? new PromptLookup(options.ngram ?? NGRAM)
+      : modelDrafter(drafter, options, context);
+  }
+
+  get statistics(): SpeculationStatistics {
+    return { ...this.#counts };
+  }
+
+  /**
+   * Begins a pass.
+   *
+   * @param context the tokens of prompt and answer
+   * @param room the most tokens that may be drafted
+   */
+  async propose(context: readonly number[], room: number): Promise<Proposal | undefined> {
+    this.#began = this.#clock?.() ?? 0;
+    const limit = Math.min(this.#maxDraft, room);
+    const kind = limit > 0 ? this.#source.look(context) : undefined;
+    if (kind === undefined) return undefined;
+    const length = Math.min(limit, this.#pacer?.length(kind) ?? limit);
+    if (length === 0) {
+      this.#counts.declined++;
+      return undefined;
+    }
+    const draft = await this.#source.draft(context, length);
+    const end = draft.ids.findIndex((id) => this.#ends.has(id));
+    return { ...draft, kind, ids: end === -1 ? draft.ids : draft.ids.slice(0, end + 1) };
+  }
+
+  /** Ends the pass that `propose` began. */
+  settle(proposal: Proposal | undefined, { accepted, ties }: Outcome): void {
+    const drafted = proposal?.ids.length ?? 0;
+    if (drafted === 0) this.#counts.plainSteps++;
+    else this.#counts.passes++;
+    this.#counts.drafted += drafted;
+    this.#counts.accepted += accepted;
+    this.#counts.ties += ties;
+    const { row, draft } = this.#nominal;
+    const time = this.#clock === undefined ? 1 + drafted * (row + draft) : this.#clock() - this.#began;
+    this.#pacer?.record({
+      kind: proposal?.kind ?? 0,
+      drafted,
+      accepted,
+      time: proposal?.warming ? undefined : time,
+    });
+  }
+
+  release(): void {
+    this.#source.release();
+  }
+}
+
+function modelDrafter(
+  model: StepModel,
+  { cache }: SpeculateOptions,
+  context: SpeculationContext,
+): ModelDrafter {
+  const { sampling, history, ends, vocabulary, capacity, signal, seed = 0 } = context;
+  return new ModelDrafter(new SequenceReader(model, { capacity, kept: cache, signal }), {
+    sampling,
+    history,
+    vocabulary,
+    ends,
+    // Another sequence than that of the target's own draws.
+    random: seededRandom(seed ^ 0x5bd1e995),
+  });
+}

@@ -1,0 +1,27 @@
+import type { TokenDistribution } from '../distribution.js';
+
+/** Tokens that may come next, to be checked by the model in one pass. */
+export interface Draft {
+  readonly ids: readonly number[];
+  /** For tokens that were drawn: from what, one for each. Absent: no chance was in it. */
+  readonly drawnFrom?: readonly TokenDistribution[];
+  /** Something had to be done for this draft that the next will not need again: its time says nothing. */
+  readonly warming?: boolean;
+}
+
+/** Where drafts come from. One for each generation. */
+export interface DraftSource {
+  /**
+   * Whether there is something to propose after these tokens, and of which kind: kinds of drafts are judged one
+   * by one. `undefined`: nothing.
+   *
+   * @param context the tokens of prompt and answer
+   */
+  look(context: readonly number[]): number | undefined;
+  /**
+   * @param context what `look` was called with last
+   * @param limit the most tokens, 1 or more
+   */
+  draft(context: readonly number[], limit: number): Promise<Draft>;
+  release(): void;
+}
