@@ -1,9 +1,8 @@
 import { InferenceError } from '../errors.js';
 import { InPlaceCache } from '../kv/in-place-cache.js';
-import { bufferShapes, writesInPlace } from '../kv/in-place-proof.js';
+import { InPlaceKeyValues } from '../kv/in-place-key-values.js';
 import { KeptCache } from '../kv/kept-cache.js';
 import type { DecoderCache } from '../kv/types.js';
-import { NativeSession } from '../session/native/native-session.js';
 import { openSession } from '../session/open.js';
 import type { Session, SessionOptions } from '../session/types.js';
 import { asFloat32 } from '../tensor/make.js';
@@ -126,11 +125,8 @@ export class DecoderSession {
   }
 
   async #proveInPlace(): Promise<InPlaceSteps | undefined> {
-    const { session, signature } = this;
-    const shapes = bufferShapes(signature);
-    if (shapes === undefined || !(session instanceof NativeSession)) return undefined;
-    const proven = await writesInPlace(session, signature, shapes);
-    return proven ? new InPlaceSteps(session, signature, shapes) : undefined;
+    const keyValues = await InPlaceKeyValues.prove(this.session, this.signature);
+    return keyValues === undefined ? undefined : new InPlaceSteps(keyValues, this.signature);
   }
 
   async #forwardInPlace(

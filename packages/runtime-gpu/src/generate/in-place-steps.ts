@@ -1,7 +1,7 @@
 import { InferenceError } from '../errors.js';
-import { InPlaceCache } from '../kv/in-place-cache.js';
-import { type Bindings, type BufferShape, KeyValueBuffers } from '../kv/key-value-buffers.js';
-import type { NativeSession } from '../session/native/native-session.js';
+import type { InPlaceCache } from '../kv/in-place-cache.js';
+import type { InPlaceKeyValues } from '../kv/in-place-key-values.js';
+import type { Bindings, KeyValueBuffers } from '../kv/key-value-buffers.js';
 import { asFloat32, integerTensor } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
 import { type Logits, logitsShape } from './logits.js';
@@ -42,58 +42,38 @@ interface Run {
 
 /** Steps of a decoder whose attention operators append to the cache in place. */
 export class InPlaceSteps {
-  readonly #session: NativeSession;
+  readonly #keyValues: InPlaceKeyValues;
   readonly #signature: DecoderSignature;
-  readonly #shapes: readonly BufferShape[];
 
-  constructor(session: NativeSession, signature: DecoderSignature, shapes: readonly BufferShape[]) {
-    this.#session = session;
+  constructor(keyValues: InPlaceKeyValues, signature: DecoderSignature) {
+    this.#keyValues = keyValues;
     this.#signature = signature;
-    this.#shapes = shapes;
   }
 
   /** @throws InferenceError `CACHE_STALE`, and what `Session.run` throws; the cache that was given stays as it is then */
   async step(request: InPlaceStep): Promise<InPlaceResult> {
     const { ids, cache } = request;
     const past = cache?.lengths ?? ids.map(() => 0);
-    const lengths = past.map((length, row) => length + ids[row]!.length);
-    const needed = Math.max(...lengths);
-    const buffers = this.#writable(cache, ids.length, needed, request.capacity);
-    buffers.busy = true;
-    try {
-      buffers.reserve(needed);
-      const runs = runsOf(buffers, ids, past);
-      const results: RunResult[] = [];
-      for (const run of runs) results.push(await this.#run(run, request));
-      return {
-        logits: joinRows(results.map(({ logits }) => logits)),
-        outputs: {
-          ...joinOutputs(results.map(({ outputs }) => outputs)),
-          ...this.#presents(buffers, lengths, request.outputs),
-        },
-        cache: request.advance ? new InPlaceCache(buffers, lengths, buffers.lineage.append()) : undefined,
-      };
-    } catch (error) {
-      // Memory that was made for this step has no other owner.
-      if (buffers !== cache?.buffers) buffers.dispose();
-      throw error;
-    } finally {
-      buffers.busy = false;
-    }
-  }
-
-  /** The memory behind the newest cache itself; a copy for one that was continued before, or is being continued. */
-  #writable(
-    cache: InPlaceCache | undefined,
-    batch: number,
-    needed: number,
-    capacity = needed,
-  ): KeyValueBuffers {
-    const room = Math.max(needed, capacity);
-    if (cache === undefined) return new KeyValueBuffers(this.#session, this.#shapes, batch, room);
-    const { buffers } = cache;
-    buffers.lineage.assertValid(cache);
-    return !buffers.busy && buffers.lineage.isNewest(cache) ? buffers : buffers.fork(cache.lengths, room);
+    const { value, cache: next } = await this.#keyValues.append(
+      {
+        cache,
+        counts: ids.map((row) => row.length),
+        advance: request.advance,
+        capacity: request.capacity,
+      },
+      async (buffers, lengths) => {
+        const results: RunResult[] = [];
+        for (const run of runsOf(buffers, ids, past)) results.push(await this.#run(run, request));
+        return {
+          logits: joinRows(results.map(({ logits }) => logits)),
+          outputs: {
+            ...joinOutputs(results.map(({ outputs }) => outputs)),
+            ...this.#presents(buffers, lengths, request.outputs),
+          },
+        };
+      },
+    );
+    return { ...value, cache: next };
   }
 
   async #run({ bindings, ids, past }: Run, request: InPlaceStep): Promise<RunResult> {
@@ -102,7 +82,7 @@ export class InPlaceSteps {
     const outputs = request.outputs.filter((name) => bindings.outputs[name] === undefined);
     const counts = ids.map((row) => row.length);
     const ragged = counts.some((count) => count !== counts[0]);
-    const results = await this.#session.execute(
+    const results = await this.#keyValues.session.execute(
       { ...this.#feeds(ids, past, keepLast && !ragged), ...bindings.feeds },
       {
         [signature.logits]: 'tensor',
@@ -124,7 +104,7 @@ export class InPlaceSteps {
     lengths: readonly number[],
     names: readonly string[],
   ): Record<string, TensorValue> {
-    const wanted = this.#shapes.filter(({ present }) => names.includes(present));
+    const wanted = this.#keyValues.shapes.filter(({ present }) => names.includes(present));
     if (wanted.length === 0) return {};
     const all = buffers.copyOut(lengths);
     return Object.fromEntries(wanted.map(({ past, present }) => [present, all[past]!]));

@@ -1,3 +1,6 @@
+export { freeTensor } from './native/adopted-tensor.js';
+export { NativeSession, type OutputTarget } from './native/native-session.js';
+export type { ResidentTensor } from './native/resident-tensor.js';
 export { openSession } from './open.js';
 export { keepQuiet } from './telemetry.js';
-export type { ProviderName, Session, SessionOptions, ValueInfo } from './types.js';
+export type { ProviderName, RunOptions, Session, SessionOptions, ValueInfo } from './types.js';
