@@ -83,7 +83,7 @@ describe('through the client of OpenAI', () => {
     const chunks = await collect(stream);
     expect(new Set(chunks.map(({ id }) => id)).size).toBe(1);
     expect(chunks.map(({ choices }) => choices[0]?.delta)).toEqual([
-      { role: 'assistant', content: '' },
+      { role: 'assistant', content: '', refusal: null },
       ...answerTokens.map((content) => ({ content })),
       {},
       undefined,
@@ -169,7 +169,8 @@ describe('through the client of OpenAI', () => {
       param: 'model',
       code: 'model_not_found',
     });
-    await expect(chat.create({ model: 'scripted', messages, tools: [] })).rejects.toMatchObject({
+    const tools = [{ type: 'function' as const, function: { name: 'f' } }];
+    await expect(chat.create({ model: 'scripted', messages, tools })).rejects.toMatchObject({
       status: 400,
       param: 'tools',
       code: 'unsupported_parameter',
@@ -209,12 +210,12 @@ describe('the handler', () => {
     const get = (path: string, method = 'GET') => handler(new Request(`http://localhost${path}`, { method }));
     const health = await get('/health');
     expect([health.status, await health.json()]).toEqual([200, { status: 'ok' }]);
-    const nothing = await get('/v1/embeddings');
+    const nothing = await get('/v1/audio');
     expect([nothing.status, await nothing.json()]).toEqual([
       404,
       {
         error: {
-          message: 'There is nothing at /v1/embeddings.',
+          message: 'There is nothing at /v1/audio.',
           type: 'invalid_request_error',
           param: null,
           code: 'unknown_url',
@@ -229,8 +230,11 @@ describe('the handler', () => {
   it.each([
     ['', 'invalid_json'],
     ['{"model":', 'invalid_json'],
-    ['[1]', null],
-    ['null', null],
+    ['[1]', 'invalid_value'],
+    ['null', 'invalid_value'],
+    ['"\\ud800"', 'invalid_unicode'],
+    [`${'['.repeat(100)}${']'.repeat(100)}`, 'nested_too_deep'],
+    [`${'['.repeat(500_000)}${']'.repeat(500_000)}`, 'nested_too_deep'],
   ])('refuses the body %j', async (body, code) => {
     const handler = createOpenAIHandler({ models: [scriptedModel([])] });
     const response = await handler(post('/v1/completions', body));
@@ -239,7 +243,7 @@ describe('the handler', () => {
   });
 
   it('reads no more than its limit', async () => {
-    const handler = createOpenAIHandler({ models: [scriptedModel([])], maxBodyBytes: 1000 });
+    const handler = createOpenAIHandler({ models: [scriptedModel([])], limits: { bodyBytes: 1000 } });
     const announced = post('/v1/completions', 'x'.repeat(2000), { headers: { 'content-length': '2000' } });
     expect((await handler(announced)).status).toBe(413);
     let pulled = 0;

@@ -1,193 +1,289 @@
-import { randomInt, randomUUID } from 'node:crypto';
-import { UsageError } from '@cqil/core';
+import { randomUUID } from 'node:crypto';
+import { chatEndpoint } from './api/chat.js';
+import { completionEndpoint } from './api/completion.js';
+import { embeddingJob, embeddingObject, embeddingParameters } from './api/embedding.js';
+import type { Endpoint } from './api/job.js';
+import { LIMITS, type Limits } from './api/limits.js';
+import { responseEndpoint } from './api/response.js';
+import { detokenizeParameters, tokenizeParameters } from './api/tokens.js';
+import type { Frame } from './api/writer.js';
 import { readJson } from './http/body.js';
 import { ApiError, asApiError, badRequest } from './http/error.js';
-import { chatDialect, completionDialect, type Dialect, type RequestFrame, usageOf } from './http/objects.js';
-import { chatParameters, completionParameters } from './http/parameters.js';
-import { streamResponse } from './http/stream.js';
+import { eventStream } from './http/events.js';
+import { Keys } from './http/keys.js';
+import { type Cors, Origins } from './http/origin.js';
+import { type Route, routeOf } from './http/route.js';
 import type { TextModel } from './model.js';
-import { QueueFullError, TurnQueue } from './queue.js';
-import { answer, type FinishReason } from './text/answer.js';
+import { chatPage } from './page/page.js';
+import { DrainedError, draining, endError, Life } from './serving/life.js';
+import { Metrics } from './serving/metrics.js';
+import { type ModelSource, Models, type Served } from './serving/models.js';
+import { QueueFullError } from './serving/queue.js';
+import { type Logger, RequestRecord } from './serving/record.js';
+import { Work } from './serving/work.js';
+
+/** How long requests that have been ended have to say so. */
+const LAST_WORD_MS = 1000;
 
 export interface HandlerOptions {
-  /** The models, each under its `id`. */
-  readonly models: readonly TextModel[];
-  /** The most bytes of a request's body; 1 MiB when absent. */
-  readonly maxBodyBytes?: number;
+  /** The models, each under its `id`; or what they are opened from when they are first asked for. */
+  readonly models: readonly (ModelSource | TextModel)[];
+  /** How much one request may ask for. */
+  readonly limits?: Partial<Limits>;
   /** The most requests that wait for one model; 16 when absent. More are answered with 429. */
   readonly maxWaiting?: number;
+  /** A request that takes longer, its wait included, is ended; 600,000 ms when absent. */
+  readonly deadlineMs?: number;
+  /** How long a request waits for a model that is loading before it is answered with 503; 10,000 ms when absent. */
+  readonly loadWaitMs?: number;
+  /** A stream has a comment after so long a silence; 10,000 ms when absent. */
+  readonly pingMs?: number;
+  /** A reader who takes nothing from a stream for so long is cut off; 30,000 ms when absent. */
+  readonly slowReaderMs?: number;
+  /** With keys, everything but `/health` wants one of them. */
+  readonly apiKeys?: readonly string[];
+  /** Pages of other origins that may use the server from a browser; none when absent. */
+  readonly cors?: Cors;
+  /** Serves `/metrics` for Prometheus. */
+  readonly metrics?: boolean;
+  /** Serves a page to chat at `/`. */
+  readonly page?: boolean;
+  /** Told of every request when it is over; pino fits. It sees no keys, and no prompts unless `logPrompts` says so. */
+  readonly logger?: Logger;
+  readonly logPrompts?: boolean;
   /** Told of faults in a model, of which clients learn nothing but that there was one. */
   readonly onError?: (cause: unknown) => void;
 }
 
-interface Served {
-  readonly model: TextModel;
-  readonly queue: TurnQueue;
+/** A function from request to response, for any server that speaks fetch. */
+export interface OpenAIHandler {
+  (request: Request): Promise<Response>;
+  /**
+   * Answers new requests with 503, and waits for those under way; what is not over after `drainMs` is ended.
+   * For good: there is no way back.
+   */
+  drain(options?: { readonly drainMs?: number }): Promise<void>;
 }
 
-type Sampling = Pick<
-  ReturnType<typeof chatParameters>,
-  'includeUsage' | 'maxTokens' | 'seed' | 'stop' | 'stream' | 'temperature' | 'topP'
->;
-
-/** What the older of the two interfaces generates when it is not told how much. */
-const COMPLETION_TOKENS = 16;
-
 /**
- * The OpenAI interface as one function from request to response, for any server that speaks fetch.
+ * The OpenAI interface as one function from request to response.
  *
- * `GET /health`, `GET /v1/models`, `GET /v1/models/{id}`, `POST /v1/chat/completions`, `POST /v1/completions`.
+ * `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`, `/tokenize`, `/detokenize`;
+ * `GET /v1/models`, `/v1/models/{id}`, `/health`; `/metrics` and a page at `/` where they are asked for.
  * A model answers one request at a time; others wait in the order in which they came. A client that goes away
  * ends its generation within one token.
  *
- * @throws UsageError `MODELS_INVALID` without a model, or with two of one id
+ * @throws UsageError `MODELS_INVALID` without a model, or with two of one id; `API_KEY_INVALID` for an empty key
  * @example
  * const model = await openTextModel('./models/SmolLM2-135M-Instruct', { id: 'smollm2' });
  * const handler = createOpenAIHandler({ models: [model] });
  * const response = await handler(new Request('http://localhost/v1/models'));
  */
-export function createOpenAIHandler(options: HandlerOptions): (request: Request) => Promise<Response> {
-  const { maxBodyBytes = 1024 * 1024, maxWaiting = 16, onError = () => {} } = options;
-  const served = new Map<string, Served>(
-    options.models.map((model) => [model.id, { model, queue: new TurnQueue(maxWaiting) }]),
-  );
-  if (served.size === 0 || served.size !== options.models.length) {
-    throw new UsageError('MODELS_INVALID', 'There must be models, and each must have an id of its own.', {
-      expected: 'one model or more, with different ids',
-      found: options.models.map(({ id }) => id).join(', ') || 'none',
-    });
+export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
+  const {
+    maxWaiting = 16,
+    deadlineMs = 600_000,
+    loadWaitMs = 10_000,
+    pingMs = 10_000,
+    slowReaderMs = 30_000,
+    logger,
+    onError = () => {},
+  } = options;
+  const limits: Limits = { ...LIMITS, ...options.limits };
+  const keys = new Keys(options.apiKeys ?? []);
+  const origins = new Origins(options.cors);
+  const models = new Models(options.models, maxWaiting, onError);
+  const metrics = options.metrics === true ? new Metrics(models.all) : undefined;
+  const lives = new Set<Life>();
+  let closing = false;
+  let idle = () => {};
+
+  interface Context {
+    readonly request: Request;
+    readonly record: RequestRecord;
+    readonly life: Life;
   }
 
-  const find = (id: string): Served => {
-    const found = served.get(id);
-    if (found !== undefined) return found;
-    throw new ApiError(404, `The model ${JSON.stringify(id)} does not exist.`, {
-      param: 'model',
-      code: 'model_not_found',
-    });
+  const body = ({ request }: Context) =>
+    readJson(request, { bytes: limits.bodyBytes, milliseconds: limits.bodyMs, depth: limits.bodyDepth });
+
+  const open = async (id: string, { record, life }: Context): Promise<[Served, TextModel]> => {
+    const served = models.find(id);
+    record.fields.model = served.id;
+    return [served, await served.model(loadWaitMs, life.signal)];
   };
 
-  const chat = async (request: Request): Promise<Response> => {
-    const parameters = chatParameters(await readJson(request, maxBodyBytes));
-    const { model, queue } = find(parameters.model);
-    const promptIds = encoded('messages', () => model.encodeChat(parameters.messages));
-    return respond(request, { model, queue }, chatDialect, promptIds, parameters, 'messages', undefined);
-  };
-
-  const complete = async (request: Request): Promise<Response> => {
-    const parameters = completionParameters(await readJson(request, maxBodyBytes));
-    const { model, queue } = find(parameters.model);
-    const promptIds = encoded('prompt', () => model.encode(parameters.prompt));
-    return respond(
-      request,
-      { model, queue },
-      completionDialect,
-      promptIds,
-      parameters,
-      'prompt',
-      COMPLETION_TOKENS,
-    );
-  };
-
-  const respond = async (
-    request: Request,
-    { model, queue }: Served,
-    dialect: Dialect,
-    promptIds: readonly number[],
-    sampling: Sampling,
-    param: string,
-    defaultTokens: number | undefined,
-  ): Promise<Response> => {
-    const maxTokens = tokensFor(model, promptIds.length, sampling.maxTokens, defaultTokens, param);
-    const gone = new AbortController();
-    const leave = () => gone.abort(request.signal.reason);
-    if (request.signal.aborted) leave();
-    else request.signal.addEventListener('abort', leave, { once: true });
-
-    const endTurn = await queue.turn(gone.signal).catch((cause: unknown) => {
-      request.signal.removeEventListener('abort', leave);
-      throw cause instanceof QueueFullError ? busy(cause) : cause;
-    });
-    const end = () => {
-      request.signal.removeEventListener('abort', leave);
-      endTurn();
-    };
-    const frame: RequestFrame = {
-      id: `${dialect.idPrefix}${randomUUID()}`,
-      created: Math.floor(Date.now() / 1000),
-      model: model.id,
-    };
-    const { temperature, topP, seed = randomInt(2 ** 32) } = sampling;
-    const parts = answer(
-      model,
-      { promptIds, maxTokens, temperature, topP, seed, signal: gone.signal },
-      sampling.stop,
-    );
-    if (sampling.stream) {
-      const { includeUsage } = sampling;
-      const promptTokens = promptIds.length;
-      return streamResponse(parts, {
-        dialect,
-        frame,
-        promptTokens,
-        includeUsage,
-        gone,
-        onEnd: end,
-        onError,
-      });
-    }
+  const join = ({ queue }: Served, life: Life) => {
+    life.signal.throwIfAborted();
     try {
-      let text = '';
-      let tokens = 0;
-      let finishReason: FinishReason = 'length';
-      for await (const part of parts) {
-        text += part.text;
-        tokens = part.tokens;
-        finishReason = part.finishReason ?? finishReason;
+      return queue.join(life.signal);
+    } catch (cause) {
+      throw cause instanceof QueueFullError ? busy(cause) : cause;
+    }
+  };
+
+  const generate =
+    <P extends { readonly model: string; readonly stream: boolean }>(endpoint: Endpoint<P>) =>
+    async (context: Context): Promise<Response> => {
+      const { record, life } = context;
+      const parameters = endpoint.parameters(await body(context), limits);
+      const [served, model] = await open(parameters.model, context);
+      const frame: Frame = {
+        id: `${endpoint.idPrefix}${randomUUID().replaceAll('-', '')}`,
+        created: Math.floor(Date.now() / 1000),
+        model: served.id,
+      };
+      if (options.logPrompts === true) record.fields.prompt = endpoint.prompt(parameters);
+      const job = await endpoint.job(model, parameters, frame);
+      record.fields.stream = parameters.stream;
+      record.fields.promptTokens = job.promptTokens;
+      const work = new Work({ model, job, turn: join(served, life), life, record, onError });
+      if (!parameters.stream) return Response.json(await work.whole());
+      return eventStream(work.events(), { pingMs, slowReaderMs, onGone: (reason) => life.abort(reason) });
+    };
+
+  const embed = async (context: Context): Promise<Response> => {
+    const { life, record } = context;
+    const parameters = embeddingParameters(await body(context), limits);
+    const [served, model] = await open(parameters.model, context);
+    const job = embeddingJob(model, parameters);
+    const end = await join(served, life);
+    record.turn();
+    const vectors: Float32Array[] = [];
+    try {
+      for (const ids of job.inputs) {
+        life.signal.throwIfAborted();
+        vectors.push(await job.embed(ids, life.signal));
       }
-      return Response.json(dialect.whole(frame, text, finishReason, usageOf(promptIds.length, tokens)));
     } finally {
       end();
     }
+    const promptTokens = job.inputs.reduce((sum, { length }) => sum + length, 0);
+    record.fields.promptTokens = promptTokens;
+    return Response.json(embeddingObject(served.id, vectors, promptTokens, parameters.base64));
   };
 
-  const routes: readonly [method: string, path: RegExp, (request: Request, match: string) => unknown][] = [
-    ['GET', /^\/health$/, () => Response.json({ status: 'ok' })],
-    [
-      'GET',
-      /^\/v1\/models$/,
-      () => Response.json({ object: 'list', data: [...served.values()].map(describe) }),
-    ],
-    ['GET', /^\/v1\/models\/(.+)$/, (_request, id) => Response.json(describe(find(decode(id))))],
-    ['POST', /^\/v1\/chat\/completions$/, chat],
-    ['POST', /^\/v1\/completions$/, complete],
+  const tokenize = async (context: Context): Promise<Response> => {
+    const { model: id, encode } = tokenizeParameters(await body(context), limits);
+    const [, model] = await open(id, context);
+    const tokens = encode(model);
+    return Response.json({ tokens, count: tokens.length, max_model_len: model.contextLength });
+  };
+
+  const detokenize = async (context: Context): Promise<Response> => {
+    const { model: id, decode } = detokenizeParameters(await body(context));
+    const [, model] = await open(id, context);
+    return Response.json({ prompt: decode(model) });
+  };
+
+  const health = (): Response => {
+    const status = closing ? 'draining' : models.ready ? 'ok' : 'loading';
+    return Response.json({ status }, status === 'ok' ? {} : { status: 503, headers: { 'retry-after': '2' } });
+  };
+
+  type Handle = (context: Context, match: string) => Promise<Response> | Response;
+  const routes: readonly Route<Handle>[] = [
+    {
+      method: 'GET',
+      path: '/v1/models',
+      handle: () => Response.json({ object: 'list', data: models.all.map(describe) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/models/*',
+      handle: (_context, id) => Response.json(describe(models.find(decode(id)))),
+    },
+    { method: 'POST', path: '/v1/chat/completions', handle: generate(chatEndpoint) },
+    { method: 'POST', path: '/v1/completions', handle: generate(completionEndpoint) },
+    { method: 'POST', path: '/v1/responses', handle: generate(responseEndpoint) },
+    { method: 'POST', path: '/v1/embeddings', handle: embed },
+    { method: 'POST', path: '/tokenize', handle: tokenize },
+    { method: 'POST', path: '/detokenize', handle: detokenize },
+    ...(metrics === undefined
+      ? []
+      : [{ method: 'GET', path: '/metrics', handle: () => metrics.response() } as const]),
+    ...(options.page === true ? [{ method: 'GET', path: '/', handle: chatPage } as const] : []),
   ];
 
-  return async (request) => {
+  /** Everything but what is asked without a key. */
+  const answer = async (request: Request, record: (route: string) => RequestRecord): Promise<Response> => {
+    const { pathname } = new URL(request.url);
+    if (pathname === '/health' && request.method === 'GET') return health();
+    const found = routeOf(routes, request.method, pathname);
+    const life = new Life(request.signal, deadlineMs);
+    const context: Context = { request, life, record: record(found.route) };
+    lives.add(life);
+    life.onEnd(() => {
+      lives.delete(life);
+      if (lives.size === 0) idle();
+    });
+    let streaming = false;
     try {
-      const { pathname } = new URL(request.url);
-      const matching = routes.filter(([, path]) => path.test(pathname));
-      if (matching.length === 0)
-        throw new ApiError(404, `There is nothing at ${pathname}.`, { code: 'unknown_url' });
-      const route = matching.find(([method]) => method === request.method);
-      if (route === undefined)
-        throw wrongMethod(
-          request.method,
-          matching.map(([method]) => method),
-        );
-      const [, path, handle] = route;
-      return (await handle(request, path.exec(pathname)?.[1] ?? '')) as Response;
+      if (closing) throw draining();
+      keys.check(request.headers);
+      origins.check(request);
+      if (found.error !== undefined) throw found.error;
+      const response = await found.handle(context, found.match);
+      streaming = response.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
+      return response;
     } catch (cause) {
-      // Nobody reads this answer.
-      if (request.signal.aborted) return new Response(null, { status: 499 });
-      if (!(cause instanceof ApiError)) onError(cause);
-      return asApiError(cause).response();
+      // What ended the request says more than what came of that.
+      const error = life.signal.aborted ? endError(life.signal.reason) : asApiError(cause);
+      if (error === undefined) {
+        context.record.fields.status = 499;
+        // Nobody reads this answer.
+        return new Response(null, { status: 499 });
+      }
+      if (!life.signal.aborted && !(cause instanceof ApiError)) onError(cause);
+      context.record.fields.status = error.status;
+      context.record.fields.code = error.code;
+      return error.response();
+    } finally {
+      if (!streaming) {
+        life.end();
+        context.record.end();
+      }
     }
   };
+
+  const handler = async (request: Request): Promise<Response> => {
+    const preflight = origins.preflight(request);
+    if (preflight !== undefined) return preflight;
+    const requestId = randomUUID();
+    const response = await answer(
+      request,
+      (route) =>
+        new RequestRecord({ requestId, method: request.method, route, status: 200 }, logger, metrics),
+    );
+    response.headers.set('x-request-id', requestId);
+    return origins.allow(response, request.headers.get('origin'));
+  };
+
+  const drain = async ({ drainMs = 30_000 }: { readonly drainMs?: number } = {}): Promise<void> => {
+    closing = true;
+    const over = new Promise<void>((resolve) => {
+      idle = resolve;
+      if (lives.size === 0) resolve();
+    });
+    const timers: NodeJS.Timeout[] = [];
+    const enough = new Promise<void>((resolve) => {
+      timers.push(
+        setTimeout(() => {
+          for (const life of lives) life.abort(new DrainedError('The server is closing.'));
+        }, drainMs),
+        // One who does not read does not learn of it, either.
+        setTimeout(resolve, drainMs + LAST_WORD_MS),
+      );
+    });
+    await Promise.race([over, enough]);
+    for (const timer of timers) clearTimeout(timer);
+  };
+
+  return Object.assign(handler, { drain });
 }
 
-function describe({ model }: Served): object {
-  return { id: model.id, object: 'model', created: model.created, owned_by: 'cqil' };
+function describe({ id, created }: Served): object {
+  return { id, object: 'model', created, owned_by: 'cqil' };
 }
 
 function decode(id: string): string {
@@ -198,45 +294,10 @@ function decode(id: string): string {
   }
 }
 
-/** A prompt that the template or the tokenizer refuses is the client's to change. */
-function encoded(param: string, encode: () => readonly number[]): readonly number[] {
-  try {
-    return encode();
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw badRequest(`The model does not take the ${param}: ${reason}`, param, 'invalid_value');
-  }
-}
-
-function tokensFor(
-  model: TextModel,
-  promptTokens: number,
-  asked: number | undefined,
-  byDefault: number | undefined,
-  param: string,
-): number {
-  const room = model.contextLength - promptTokens;
-  if (promptTokens === 0) throw badRequest('The prompt is empty.', param, 'invalid_value');
-  if (room >= (asked ?? 1)) return asked ?? Math.min(room, byDefault ?? room);
-  throw badRequest(
-    `The model's context is ${model.contextLength} tokens; the prompt has ${promptTokens}` +
-      (asked === undefined ? '.' : ` and ${asked} are asked for.`),
-    param,
-    'context_length_exceeded',
-  );
-}
-
 function busy({ retryAfter }: QueueFullError): ApiError {
   return new ApiError(429, 'The model has as many requests waiting as it takes. Try again later.', {
     type: 'rate_limit_error',
     code: 'queue_full',
     headers: { 'retry-after': String(retryAfter) },
-  });
-}
-
-function wrongMethod(method: string, allowed: readonly string[]): ApiError {
-  return new ApiError(405, `${method} is not allowed here.`, {
-    code: 'method_not_allowed',
-    headers: { allow: allowed.join(', ') },
   });
 }

@@ -1,4 +1,24 @@
-export { createOpenAIHandler, type HandlerOptions } from './handler.js';
-export type { ChatMessage, TextModel, TextPiece, TextRequest } from './model.js';
+export type { Limits } from './api/limits.js';
+export {
+  createOpenAIHandler,
+  type HandlerOptions,
+  type OpenAIHandler,
+} from './handler.js';
+export type { Cors } from './http/origin.js';
+export type {
+  ChatMessage,
+  ChatOptions,
+  ChatTool,
+  ChatToolCall,
+  JsonSchema,
+  TextModel,
+  TextPiece,
+  TextRequest,
+  TokenLogprob,
+  TokenText,
+  ToolFormat,
+} from './model.js';
 export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime-model.js';
 export { type ServeOptions, type Server, serve } from './serve.js';
+export type { ModelSource } from './serving/models.js';
+export type { Logger } from './serving/record.js';

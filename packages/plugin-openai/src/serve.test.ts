@@ -55,7 +55,7 @@ describe('serve', () => {
   });
 
   it('answers 413 while the client is still sending', async () => {
-    const url = await start({ models: [scriptedModel([])], maxBodyBytes: 1000 });
+    const url = await start({ models: [scriptedModel([])], limits: { bodyBytes: 1000 } });
     const status = await new Promise<number | undefined>((resolve, reject) => {
       const sending = httpRequest(`${url}/v1/completions`, { method: 'POST' }, (response) => {
         resolve(response.statusCode);

@@ -4,8 +4,10 @@ export class ApiError extends Error {
   readonly status: number;
   readonly type: string;
   readonly param: string | null;
-  readonly code: string | null;
+  readonly code: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** Further members of the error's object. */
+  readonly more: Readonly<Record<string, unknown>>;
 
   constructor(
     status: number,
@@ -13,22 +15,24 @@ export class ApiError extends Error {
     details: {
       readonly type?: string;
       readonly param?: string | null;
-      readonly code?: string | null;
+      readonly code: string;
       readonly headers?: Readonly<Record<string, string>>;
-    } = {},
+      readonly more?: Readonly<Record<string, unknown>>;
+    },
   ) {
     super(message);
     this.status = status;
     this.type = details.type ?? (status >= 500 ? 'server_error' : 'invalid_request_error');
     this.param = details.param ?? null;
-    this.code = details.code ?? null;
+    this.code = details.code;
     this.headers = details.headers ?? {};
+    this.more = details.more ?? {};
   }
 
   /** The body: `{"error": {"message", "type", "param", "code"}}`. */
   body() {
-    const { message, type, param, code } = this;
-    return { error: { message, type, param, code } };
+    const { message, type, param, code, more } = this;
+    return { error: { message, type, param, code, ...more } };
   }
 
   response(): Response {
@@ -36,8 +40,31 @@ export class ApiError extends Error {
   }
 }
 
-export function badRequest(message: string, param: string | null, code: string | null = null): ApiError {
-  return new ApiError(400, message, { param, code });
+export function badRequest(
+  message: string,
+  param: string | null,
+  code = 'invalid_value',
+  more: Readonly<Record<string, unknown>> = {},
+): ApiError {
+  return new ApiError(400, message, { param, code, more });
+}
+
+/** Something that OpenAI's interface has, and this server or model has not. */
+export function unsupported(param: string, why = ''): ApiError {
+  return badRequest(
+    `The parameter ${param} is not supported${why === '' ? '' : `: ${why}`}.`,
+    param,
+    'unsupported_parameter',
+  );
+}
+
+/** The server does not answer now, and will later. */
+export function unavailable(message: string, code: string, retryAfter: number): ApiError {
+  return new ApiError(503, message, {
+    type: 'service_unavailable_error',
+    code,
+    headers: { 'retry-after': String(retryAfter) },
+  });
 }
 
 /** What a client is told of a fault of ours: nothing that could hold a path or a prompt. */

@@ -1,4 +1,4 @@
-import type { TextModel, TextRequest } from '../model.js';
+import type { TextModel, TextRequest, TokenLogprob } from '../model.js';
 
 export interface ScriptedModel extends TextModel {
   /** Every request that came to be generated. */
@@ -10,34 +10,59 @@ export interface ScriptedModel extends TextModel {
   peak: number;
 }
 
+type Script = readonly (string | Error)[];
+
+interface ScriptOptions extends Partial<Pick<TextModel, 'checkSchema' | 'embed' | 'toolFormat'>> {
+  readonly id?: string;
+  /** Between tokens, in milliseconds. */
+  readonly pause?: number;
+  readonly contextLength?: number;
+}
+
 /**
- * A model that answers with given tokens, as many characters of a prompt as tokens, and counts what it does.
+ * A model that answers with given tokens, as many characters of a prompt as tokens, and counts what it does. The log
+ * probability of a token is that of its place: -1, -2, …
  *
- * @param tokens the answer; an Error in it is thrown in its place
- * @param pause between tokens, in milliseconds
+ * @param script the answer, or one for each request; an Error in it is thrown in its place
  */
 export function scriptedModel(
-  tokens: readonly (string | Error)[],
-  { id = 'scripted', pause = 0, contextLength = 100 } = {},
+  script: Script | ((request: TextRequest) => Script),
+  { id = 'scripted', pause = 0, contextLength = 100, ...more }: ScriptOptions = {},
 ): ScriptedModel {
   const model: ScriptedModel = {
     id,
     created: 1_700_000_000,
     contextLength,
+    vocabularySize: 0x110000,
+    logprobs: true,
+    ...more,
     requests: [],
     steps: 0,
     running: 0,
     peak: 0,
-    encodeChat(messages) {
+    encodeChat(messages, { tools = [], answerStart = '' } = {}) {
       if (messages[0]?.role === 'assistant') throw new Error('a chat must not begin with the assistant');
-      return [...messages.map(({ role, content }) => `${role}:${content};`).join('')].map(codeOf);
+      const offered = tools.length === 0 ? '' : `tools:${JSON.stringify(tools)};`;
+      const said = messages.map(({ role, content, tool_calls, name }) => {
+        const calls = tool_calls === undefined ? '' : JSON.stringify(tool_calls.map((call) => call.function));
+        return `${role}${name === undefined ? '' : `(${name})`}:${content}${calls};`;
+      });
+      return [...`${offered}${said.join('')}${answerStart}`].map(codeOf);
     },
     encode: (text) => [...text].map(codeOf),
+    decode: (ids) => String.fromCodePoint(...ids),
     async *generate(request) {
       model.requests.push(request);
       model.running++;
       model.peak = Math.max(model.peak, model.running);
+      const tokens = typeof script === 'function' ? script(request) : script;
       try {
+        if (request.promptLogprobs === true) {
+          const prompt = request.promptIds.map((code, i) =>
+            logprobOf(String.fromCodePoint(code), i === 0 ? null : -i),
+          );
+          yield { text: '', tokens: 0, prompt };
+        }
         for (const [i, token] of tokens.entries()) {
           if (i === request.maxTokens) {
             yield { text: '', tokens: 0, finishReason: 'length' };
@@ -47,7 +72,8 @@ export function scriptedModel(
           request.signal.throwIfAborted();
           if (token instanceof Error) throw token;
           model.steps++;
-          yield { text: token, tokens: 1 };
+          const logprob = request.logprobs === undefined ? {} : { logprob: logprobOf(token, -1 - i) };
+          yield { text: token, tokens: 1, ...logprob };
         }
         yield { text: '', tokens: 1, finishReason: 'stop' };
       } finally {
@@ -56,6 +82,18 @@ export function scriptedModel(
     },
   };
   return model;
+}
+
+function logprobOf(token: string, logprob: number | null): TokenLogprob {
+  const bytes = [...new TextEncoder().encode(token)];
+  const top =
+    logprob === null
+      ? []
+      : [
+          { token, bytes, logprob },
+          { token: '?', bytes: [63], logprob: logprob - 1 },
+        ];
+  return { token, bytes, logprob, top };
 }
 
 function codeOf(character: string): number {

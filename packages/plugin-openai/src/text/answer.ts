@@ -1,21 +1,30 @@
-import type { TextModel, TextRequest } from '../model.js';
+import type { TextModel, TextRequest, TokenLogprob } from '../model.js';
 import { StopMatcher } from './stop.js';
 
 export type FinishReason = 'length' | 'stop';
 
-/** What came of a generation so far. */
+/** A token's log probability, and where its text begins in the answer. */
+export interface PlacedLogprob extends TokenLogprob {
+  readonly offset: number;
+}
+
+/** What came of a generation since the part before. */
 export interface AnswerPart {
   /** To be added to the answer; may be empty. */
   readonly text: string;
   /** Tokens generated up to here, an end token included. */
   readonly tokens: number;
+  /** Of the tokens whose text begins in this part, when asked for. */
+  readonly logprobs: readonly PlacedLogprob[];
+  /** Of the prompt's tokens, when asked for; on the first part. */
+  readonly prompt?: readonly TokenLogprob[];
   /** On the last part. */
   readonly finishReason?: FinishReason;
 }
 
 /**
  * Generates an answer up to an end token, a stop string (which is left out) or the most tokens.
- * The last part, and no other, has a `finishReason`.
+ * The last part, and no other, has a `finishReason`. Tokens of a stop string have no log probabilities.
  */
 export async function* answer(
   model: TextModel,
@@ -23,17 +32,31 @@ export async function* answer(
   stops: readonly string[],
 ): AsyncGenerator<AnswerPart, void, undefined> {
   const matcher = new StopMatcher(stops);
+  /** Characters that the tokens hold, and those of them that have been handed out. */
+  let made = 0;
+  let given = 0;
+  let held: PlacedLogprob[] = [];
   let tokens = 0;
   let finishReason: FinishReason = 'length';
+
+  const part = (text: string, rest: boolean) => {
+    given += text.length;
+    const ready = rest ? held : held.filter(({ offset }) => offset < given);
+    held = rest ? [] : held.filter(({ offset }) => offset >= given);
+    return { text, tokens, logprobs: ready };
+  };
   for await (const piece of model.generate(request)) {
+    if (piece.prompt !== undefined) yield { text: '', tokens, logprobs: [], prompt: piece.prompt };
     tokens += piece.tokens;
+    if (piece.logprob !== undefined) held.push({ ...piece.logprob, offset: made });
+    made += piece.text.length;
     const { text, stopped } = matcher.push(piece.text);
     if (stopped) {
-      yield { text, tokens, finishReason: 'stop' };
+      yield { ...part(text, false), finishReason: 'stop' };
       return;
     }
-    if (text !== '') yield { text, tokens };
+    if (text !== '') yield part(text, false);
     if (piece.finishReason !== undefined) finishReason = piece.finishReason;
   }
-  yield { text: matcher.flush(), tokens, finishReason };
+  yield { ...part(matcher.flush(), true), finishReason };
 }

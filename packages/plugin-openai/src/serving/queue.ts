@@ -32,19 +32,39 @@ export class TurnQueue {
     return this.#waiting.length;
   }
 
+  /** Whether someone has the turn. */
+  get busy(): boolean {
+    return this.#busy;
+  }
+
   /**
    * Waits for a turn.
    *
-   * @returns ends the turn; calling it again does nothing
+   * @returns ends the turn
    * @throws QueueFullError at once; the signal's reason when the caller goes away before its turn
    */
   async turn(signal: AbortSignal): Promise<() => void> {
+    return this.join(signal);
+  }
+
+  /**
+   * Takes the last place in the queue, at once.
+   *
+   * @returns the turn, when it comes: a function that ends it; calling it again does nothing. Rejected with the
+   *   signal's reason when the caller goes away before.
+   * @throws QueueFullError before anything else happens
+   */
+  join(signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
-    if (this.#busy) {
-      if (this.#waiting.length >= this.#limit) throw new QueueFullError(this.#estimate());
-      await this.#wait(signal);
+    if (!this.#busy) {
+      this.#busy = true;
+      return Promise.resolve(this.#begin());
     }
-    this.#busy = true;
+    if (this.#waiting.length >= this.#limit) throw new QueueFullError(this.#estimate());
+    return this.#wait(signal).then(() => this.#begin());
+  }
+
+  #begin(): () => void {
     const began = performance.now();
     let ended = false;
     return () => {
