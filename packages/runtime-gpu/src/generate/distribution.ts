@@ -1,5 +1,6 @@
 import { InferenceError } from '../errors.js';
 import { argmax } from './argmax.js';
+import { decay, REACH, STEPS } from './decay.js';
 import type { SamplingOptions } from './sampling.js';
 import { type Scratch, scratchFor } from './scratch.js';
 
@@ -14,11 +15,10 @@ export interface TokenDistribution {
   readonly total: number;
 }
 
-/** Bins a unit of (scaled) logit is cut into. */
-const BINS_PER_UNIT = 64;
-/** A token so far under the best has no weight that a draw of 32 bits could tell from none: e^-40 < 2^-57. */
-const REACH = 40;
-const BINS = REACH * BINS_PER_UNIT + 1;
+/** Tokens are binned by how far they lie under the best. */
+const BINS = REACH * STEPS + 1;
+/** The bin of a token without weight. */
+const NO_BIN = 0xffff;
 const counts = new Int32Array(BINS);
 const masses = new Float64Array(BINS);
 
@@ -84,13 +84,14 @@ function weigh(
     const distance = logit === top ? 0 : (top - logit) * sharpness;
     if (!(distance < REACH)) {
       weights[i] = 0;
+      bins[i] = NO_BIN;
       continue;
     }
-    const weight = Math.exp(-distance);
+    const weight = decay(distance);
     weights[i] = weight;
     total += weight;
     if (binned) {
-      const bin = Math.floor(distance * BINS_PER_UNIT);
+      const bin = (distance * STEPS) | 0;
       bins[i] = bin;
       counts[bin]! += 1;
       masses[bin]! += weight;
@@ -138,9 +139,9 @@ function cutAt(
 }
 
 /** The tokens of one bin, the most likely first, of equals the lower id. */
-function ranked(logits: Float32Array, { weights, bins }: Scratch, bin: number): number[] {
+function ranked(logits: Float32Array, { bins }: Scratch, bin: number): number[] {
   const ids: number[] = [];
-  for (let i = 0; i < bins.length; i++) if (bins[i] === bin && weights[i]! > 0) ids.push(i);
+  for (let i = 0; i < bins.length; i++) if (bins[i] === bin) ids.push(i);
   return ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }
 
@@ -152,15 +153,15 @@ function gather(
   let count = 0;
   let total = 0;
   let next = 0;
+  const bin = cut?.bin ?? NO_BIN;
   for (let i = 0; i < weights.length; i++) {
-    const weight = weights[i]!;
-    if (weight === 0) continue;
-    if (cut !== undefined && bins[i]! >= cut.bin) {
+    if (cut !== undefined && bins[i]! >= bin) {
       if (cut.ids[next] !== i) continue;
       next++;
     }
+    const weight = weights[i]!;
     // The most likely token weighs 1, so this compares with it.
-    if (weight < minP) continue;
+    if (weight === 0 || weight < minP) continue;
     ids[count] = i;
     kept[count] = weight;
     count++;

@@ -121,7 +121,16 @@ export async function* generateTokens(
       const { history } = chooser;
       const { length: vocabulary } = last;
       const { seed } = options;
-      const generation = { sampling: options, seed, history, ends, vocabulary, capacity, signal };
+      const generation = {
+        model: decoder,
+        sampling: options,
+        seed,
+        history,
+        ends,
+        vocabulary,
+        capacity,
+        signal,
+      };
       speculator = new Speculator(options.speculate, generation);
     }
     const context = [...promptIds];

@@ -1,3 +1,5 @@
+import { decay, REACH } from './decay.js';
+
 /** A token and the natural logarithm of its probability. */
 export interface TokenLogprob {
   readonly id: number;
@@ -20,9 +22,10 @@ export class Logprobs {
     for (let i = 0; i < logits.length; i++) if (logits[i]! > top) top = logits[i]!;
     let sum = 0;
     for (let i = 0; i < logits.length; i++) {
-      const weight = Math.exp(logits[i]! - top);
+      const logit = logits[i]!;
+      const distance = logit === top ? 0 : top - logit;
       // A logit that is no number is left out.
-      if (weight > 0) sum += weight;
+      if (distance < REACH) sum += decay(distance);
     }
     this.#normaliser = top + Math.log(sum);
   }

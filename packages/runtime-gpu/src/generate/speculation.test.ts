@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { FakeModel, hashedRule, type Rule } from '../test/fake-model.js';
 import type { SpeculateOptions } from './drafts/speculator.js';
 import { type GenerateOptions, generate, generateTokens } from './generate.js';
@@ -186,6 +186,31 @@ describe('greedy decoding with drafts', () => {
     expect(speculation!.declined).toBeGreaterThan(250);
     expect(speculation!.passes).toBeGreaterThan(2);
     expect(speculation!.passes).toBeLessThan(15);
+  });
+});
+
+describe('the pace', () => {
+  it('is known from the generation before', async () => {
+    let now = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now);
+    try {
+      const step = (cost: number) => () => {
+        now += cost;
+      };
+      const rule = hashedRule(50, 9, 3);
+      const model = new FakeModel(rule, step(10));
+      const drafter = new FakeModel(rule, step(1));
+      const run = async () => {
+        const options = { promptIds: [1, 2], maxTokens: 30, speculate: { drafter } };
+        return (await generate(model, options)).speculation!;
+      };
+      const [first, second] = [await run(), await run()];
+      expect(first.declined).toBe(1);
+      expect(second.declined).toBe(0);
+      expect(second.passes).toBeLessThanOrEqual(first.passes);
+    } finally {
+      clock.mockRestore();
+    }
   });
 });
 

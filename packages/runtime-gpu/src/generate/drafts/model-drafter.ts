@@ -9,7 +9,9 @@ import type { SamplingOptions } from '../sampling.js';
 import type { SequenceReader } from '../sequence-reader.js';
 import { shapeLogits } from '../shaping.js';
 import type { TokenHistory } from '../token-history.js';
-import type { Draft, DraftSource } from './types.js';
+import type { Draft, DraftKind, DraftSource } from './types.js';
+
+const KIND: DraftKind = { id: 0, chance: 0.7 };
 
 export interface ModelDrafterOptions {
   readonly sampling: SamplingOptions;
@@ -35,8 +37,8 @@ export class ModelDrafter implements DraftSource {
     this.#options = options;
   }
 
-  look(): number {
-    return 0;
+  look(): DraftKind {
+    return KIND;
   }
 
   async draft(context: readonly number[], limit: number): Promise<Draft> {

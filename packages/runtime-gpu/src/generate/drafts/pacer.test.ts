@@ -10,7 +10,9 @@ interface World {
 }
 
 /** Decodes `tokens` tokens in a world; gives the lengths of the drafts and the time it took. */
-function play(pacer: Pacer, world: World, tokens: number, kind = 0, seed = 1) {
+const ONE = { id: 0, chance: 0.7 };
+
+function play(pacer: Pacer, world: World, tokens: number, kind = ONE, seed = 1) {
   const random = seededRandom(seed);
   const lengths: number[] = [];
   let time = 0;
@@ -70,11 +72,11 @@ describe('Pacer', () => {
   it('judges kinds of drafts one by one', () => {
     const pacer = new Pacer(8);
     for (let i = 0; i < 40; i++) {
-      play(pacer, { time: cheap, acceptance: 0.95 }, 20, 3, i);
-      play(pacer, { time: cheap, acceptance: 0 }, 20, 1, i);
+      play(pacer, { time: cheap, acceptance: 0.95 }, 20, { id: 3, chance: 0.7 }, i);
+      play(pacer, { time: cheap, acceptance: 0 }, 20, { id: 1, chance: 0.7 }, i);
     }
-    expect(pacer.length(3)).toBeGreaterThan(4);
-    expect(pacer.length(1)).toBe(0);
+    expect(pacer.length({ id: 3, chance: 0.7 })).toBeGreaterThan(4);
+    expect(pacer.length({ id: 1, chance: 0.7 })).toBe(0);
   });
 
   it('times plain steps again, since they become slower', () => {
@@ -87,17 +89,17 @@ describe('Pacer', () => {
   it('is not thrown off by one slow pass', () => {
     const pacer = new Pacer(4);
     play(pacer, { time: cheap, acceptance: 0.95 }, 100);
-    const length = pacer.length(0);
-    pacer.record({ kind: 0, drafted: length, accepted: length, time: 1000 });
+    const length = pacer.length(ONE);
+    pacer.record({ kind: ONE, drafted: length, accepted: length, time: 1000 });
     play(pacer, { time: cheap, acceptance: 0.95 }, 60);
-    expect(pacer.length(0)).toBeGreaterThan(2);
+    expect(pacer.length(ONE)).toBeGreaterThan(2);
   });
 
   it('learns acceptance alone from a pass without a time', () => {
     const pacer = new Pacer(4);
-    pacer.record({ kind: 0, drafted: 0, accepted: 0, time: 10 });
-    const before = pacer.length(0);
-    for (let i = 0; i < 5; i++) pacer.record({ kind: 0, drafted: 2, accepted: 0, time: undefined });
-    expect([before > 0, pacer.length(0)]).toEqual([true, 0]);
+    pacer.record({ kind: ONE, drafted: 0, accepted: 0, time: 10 });
+    const before = pacer.length(ONE);
+    for (let i = 0; i < 5; i++) pacer.record({ kind: ONE, drafted: 2, accepted: 0, time: undefined });
+    expect([before > 0, pacer.length(ONE)]).toEqual([true, 0]);
   });
 });

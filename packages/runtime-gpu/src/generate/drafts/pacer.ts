@@ -1,8 +1,10 @@
 import { PassTimes } from './pass-times.js';
+import type { DraftKind } from './types.js';
 
 /** What one pass of the model brought. */
 export interface PassRecord {
-  readonly kind: number;
+  /** `undefined` for a plain step. */
+  readonly kind: DraftKind | undefined;
   /** Drafted tokens that the pass checked; 0 for a plain step. */
   readonly drafted: number;
   readonly accepted: number;
@@ -13,14 +15,14 @@ export interface PassRecord {
 /** After so many passes plain steps are timed again: they become slower as the text becomes longer. */
 const STALE = 64;
 /** Past acceptances count so much less with each pass. */
-const MEMORY = 0.9;
-/** What acceptance is thought to be at first, as tokens that were accepted and tested. */
-const PRIOR = { accepted: 1.4, tested: 2 };
+const MEMORY = 0.95;
+/** A kind's chance at first weighs so many tokens. */
+const FIRST_WEIGHT = 2;
 /** Chances to draft that are let go before drafting is tried again; doubled each time that it does not pay. */
-const FIRST_PAUSE = 8;
+const FIRST_PAUSE = 16;
 const LONGEST_PAUSE = 256;
 
-interface Kind {
+interface Acceptance {
   accepted: number;
   tested: number;
   pause: number;
@@ -36,17 +38,21 @@ interface Kind {
  */
 export class Pacer {
   readonly #longest: number;
-  readonly #times = new PassTimes();
-  readonly #kinds = new Map<number, Kind>();
+  readonly #times: PassTimes;
+  readonly #kinds = new Map<number, Acceptance>();
   #sincePlain = 0;
 
-  /** @param longest the most tokens of a draft */
-  constructor(longest: number) {
+  /**
+   * @param longest the most tokens of a draft
+   * @param times what is known already
+   */
+  constructor(longest: number, times = new PassTimes()) {
     this.#longest = longest;
+    this.#times = times;
   }
 
   /** How many tokens of this kind of draft to ask for; 0 for a plain step. */
-  length(kind: number): number {
+  length(kind: DraftKind): number {
     if (this.#times.plain === undefined || this.#sincePlain >= STALE) return 0;
     const state = this.#kind(kind);
     const { length, gain } = this.#best(state);
@@ -59,29 +65,32 @@ export class Pacer {
     if (state.waited <= state.pause) return 0;
     state.waited = 0;
     state.pause = Math.min(2 * state.pause, LONGEST_PAUSE);
+    // What is long ago must not outvote the trial.
+    state.accepted /= 2;
+    state.tested /= 2;
     return length;
   }
 
   record({ kind, drafted, accepted, time }: PassRecord): void {
     this.#sincePlain = drafted === 0 ? 0 : this.#sincePlain + 1;
     if (time !== undefined) this.#times.record(drafted, time);
-    if (drafted === 0) return;
+    if (kind === undefined || drafted === 0) return;
     const state = this.#kind(kind);
     state.accepted = MEMORY * state.accepted + accepted;
     state.tested = MEMORY * state.tested + accepted + (accepted < drafted ? 1 : 0);
   }
 
-  #kind(kind: number): Kind {
-    let state = this.#kinds.get(kind);
+  #kind({ id, chance }: DraftKind): Acceptance {
+    let state = this.#kinds.get(id);
     if (state === undefined) {
-      state = { ...PRIOR, pause: FIRST_PAUSE, waited: 0 };
-      this.#kinds.set(kind, state);
+      state = { accepted: chance * FIRST_WEIGHT, tested: FIRST_WEIGHT, pause: FIRST_PAUSE, waited: 0 };
+      this.#kinds.set(id, state);
     }
     return state;
   }
 
   /** The best length of 1 or more, and how many times as fast it is as plain steps. */
-  #best({ accepted, tested }: Kind): { length: number; gain: number } {
+  #best({ accepted, tested }: Acceptance): { length: number; gain: number } {
     const acceptance = accepted / tested;
     let best = { length: 1, gain: 0 };
     let tokens = 1;

@@ -1,4 +1,8 @@
-import type { Draft, DraftSource } from './types.js';
+import type { Draft, DraftKind, DraftSource } from './types.js';
+
+/** What to expect at first, by the length of the match: one token alone says little. */
+const CHANCES = [0.2, 0.4, 0.6];
+const LONG_MATCH_CHANCE = 0.8;
 
 /**
  * Drafts what followed the last tokens where they stood before, in the prompt or the answer (prompt lookup
@@ -17,7 +21,7 @@ export class PromptLookup implements DraftSource {
     this.#longest = longest;
   }
 
-  look(context: readonly number[]): number | undefined {
+  look(context: readonly number[]): DraftKind | undefined {
     const end = context.length;
     const last = context[end - 1];
     let best = 0;
@@ -32,7 +36,7 @@ export class PromptLookup implements DraftSource {
         this.#from = at + 1;
       }
     }
-    return best === 0 ? undefined : best;
+    return best === 0 ? undefined : { id: best, chance: CHANCES[best - 1] ?? LONG_MATCH_CHANCE };
   }
 
   async draft(context: readonly number[], limit: number): Promise<Draft> {

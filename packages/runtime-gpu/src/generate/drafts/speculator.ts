@@ -7,20 +7,25 @@ import { canRewind, type StepModel } from '../step-model.js';
 import type { TokenHistory } from '../token-history.js';
 import { ModelDrafter } from './model-drafter.js';
 import { Pacer } from './pacer.js';
+import { PassTimes } from './pass-times.js';
 import { PromptLookup } from './prompt-lookup.js';
-import type { Draft, DraftSource } from './types.js';
+import type { Draft, DraftKind, DraftSource } from './types.js';
 
 /** Drafting tokens and checking several in one pass. What is generated stays the same; it may come sooner. */
 export interface SpeculateOptions {
   /** `prompt`: what followed the same tokens before, in prompt or answer. A model: a smaller one, same tokenizer. */
   readonly drafter: 'prompt' | StepModel;
-  /** The most tokens of a draft; 8 when absent. */
+  /** The most tokens of a draft, from 1 to 64; 16 when absent, 8 with a model. */
   readonly maxDraft?: number;
-  /** For drafts from the prompt: how many of the last tokens must match at most; 3 when absent. */
+  /** For drafts from the prompt: the longest match that is looked for, from 1 to 16 tokens; 3 when absent. */
   readonly ngram?: number;
   /** For a model: keeps its cache between generations. */
   readonly cache?: PrefixCache;
-  /** `false`: drafts always, and as long as `maxDraft` allows. */
+  /**
+   * `false`: drafts always, and as long as `maxDraft` allows. Otherwise by what passes take and how often drafts are
+   * right: nothing is drafted where that would not pay, and now and then it is tried again. Where a model drafts by
+   * draws of a given `seed`, fixed costs stand for the times, so that the seed repeats.
+   */
   readonly adapt?: boolean;
   /** Milliseconds; the process's clock when absent. */
   readonly clock?: () => number;
@@ -44,6 +49,7 @@ export interface SpeculationStatistics {
 
 /** What a generation's speculation needs of the generation. */
 export interface SpeculationContext {
+  readonly model: StepModel;
   readonly sampling: SamplingOptions;
   /** Whether the caller asked for a seed. */
   readonly seed: number | undefined;
@@ -56,7 +62,7 @@ export interface SpeculationContext {
 
 /** A draft that waits for its pass. */
 export interface Proposal extends Draft {
-  readonly kind: number;
+  readonly kind: DraftKind;
 }
 
 export interface Outcome {
@@ -64,8 +70,8 @@ export interface Outcome {
   readonly ties: number;
 }
 
-/** The default of `maxDraft`. */
-const MAX_DRAFT = 8;
+/** Defaults, the best of those tried on answers of a small model that copy, and that do not. */
+const MAX_DRAFT = { prompt: 16, model: 8 };
 const NGRAM = 3;
 /** In plain steps; for where the clock must not decide: a token more in a pass, a token of a drafter. */
 const NOMINAL = { row: 0.1, draft: 0.4 };
@@ -83,6 +89,23 @@ export function checkSpeculation(model: StepModel, { drafter, maxDraft, ngram }:
   });
 }
 
+const known = new WeakMap<StepModel, WeakMap<StepModel, PassTimes>>();
+
+/** What passes of a model took in earlier generations with the same drafter (the model itself for none). */
+function timesOf(model: StepModel, drafter: StepModel): PassTimes {
+  let ofModel = known.get(model);
+  if (ofModel === undefined) {
+    ofModel = new WeakMap();
+    known.set(model, ofModel);
+  }
+  let times = ofModel.get(drafter);
+  if (times === undefined) {
+    times = new PassTimes();
+    ofModel.set(drafter, times);
+  }
+  return times;
+}
+
 /** Drafts for one generation: asks for drafts where they pay and counts what came of them. */
 export class Speculator {
   readonly #source: DraftSource;
@@ -95,15 +118,19 @@ export class Speculator {
   #began = 0;
 
   constructor(options: SpeculateOptions, context: SpeculationContext) {
-    const { drafter, maxDraft = MAX_DRAFT, adapt = true } = options;
+    const { drafter, adapt = true } = options;
+    const looksUp = drafter === 'prompt';
+    const { maxDraft = looksUp ? MAX_DRAFT.prompt : MAX_DRAFT.model } = options;
     this.#ends = context.ends;
     this.#maxDraft = maxDraft;
-    this.#pacer = adapt ? new Pacer(maxDraft) : undefined;
-    const looksUp = drafter === 'prompt';
     this.#nominal = { row: NOMINAL.row, draft: looksUp ? 0 : NOMINAL.draft };
     // Draws of a drafter use up chance, so that lengths that hang on the clock would make a seed worthless.
     const repeatable = !looksUp && (context.sampling.temperature ?? 0) > 0 && context.seed !== undefined;
     this.#clock = options.clock ?? (repeatable ? undefined : () => performance.now());
+    const measured = options.clock === undefined && !repeatable;
+    const { model } = context;
+    const times = measured ? timesOf(model, looksUp ? model : drafter) : new PassTimes();
+    this.#pacer = adapt ? new Pacer(maxDraft, times) : undefined;
     this.#source = looksUp
       ? new PromptLookup(options.ngram ?? NGRAM)
       : modelDrafter(drafter, options, context);
@@ -145,7 +172,7 @@ export class Speculator {
     const { row, draft } = this.#nominal;
     const time = this.#clock === undefined ? 1 + drafted * (row + draft) : this.#clock() - this.#began;
     this.#pacer?.record({
-      kind: proposal?.kind ?? 0,
+      kind: proposal?.kind,
       drafted,
       accepted,
       time: proposal?.warming ? undefined : time,

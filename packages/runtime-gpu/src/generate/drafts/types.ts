@@ -9,15 +9,21 @@ export interface Draft {
   readonly warming?: boolean;
 }
 
+/** Drafts that are judged together. */
+export interface DraftKind {
+  readonly id: number;
+  /** The chance that a token is right, those before it being right, as long as nothing is known. */
+  readonly chance: number;
+}
+
 /** Where drafts come from. One for each generation. */
 export interface DraftSource {
   /**
-   * Whether there is something to propose after these tokens, and of which kind: kinds of drafts are judged one
-   * by one. `undefined`: nothing.
+   * Whether there is something to propose after these tokens, and of which kind. `undefined`: nothing.
    *
    * @param context the tokens of prompt and answer
    */
-  look(context: readonly number[]): number | undefined;
+  look(context: readonly number[]): DraftKind | undefined;
   /**
    * @param context what `look` was called with last
    * @param limit the most tokens, 1 or more
