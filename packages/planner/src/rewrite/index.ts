@@ -1,4 +1,5 @@
 export { PLAN_METADATA_KEY, type RewriteResult, rewriteBranches } from './branches.js';
+export * from './fuse/index.js';
 export {
   PLAN_FILE,
   type RewriteCheck,
@@ -7,3 +8,17 @@ export {
   rewriteModel,
 } from './rewrite-model.js';
 export { skipLayers } from './skip.js';
+export {
+  type CacheEntry,
+  type CacheForm,
+  cacheEntries,
+  KV_METADATA_KEY,
+  rewriteGroups,
+  splitCaches,
+  WIDE_METADATA_KEY,
+  type WideGroupRecord,
+  type WideOptions,
+  type WideStorage,
+  wideGroups,
+  wideObstacle,
+} from './wide/index.js';
