@@ -1,6 +1,7 @@
 import {
   AnatomyError,
   effectiveBypass,
+  type GroupForm,
   type Plan,
   PlanError,
   type PlanGroup,
@@ -46,22 +47,32 @@ export function rewriteBranches(source: Model, plan: Plan): RewriteResult {
   const model = source.clone();
   // Analysed after cloning, so that the nodes it names are the ones to be changed.
   const anatomy = analyze(model);
-  checkPlan(plan, anatomy);
+  checkPlan(plan, anatomy, ['branches']);
   model.setMetadata(PLAN_METADATA_KEY, stringifyPlan(plan));
   if (plan.groups.length === 0) return { model, notes: [] };
 
   const edit = new GraphEdit(model.graph);
-  const names = new Names(model);
+  const notes = applyBranches(edit, new Names(model), anatomy, plan);
+  if (!edit.apply()) throw waitingForEachOther(plan);
+  return { model, notes };
+}
+
+/**
+ * The changes that the groups of form `branches` ask for, collected in `edit`; groups of other forms are left out.
+ *
+ * @returns what the user should know
+ */
+export function applyBranches(edit: GraphEdit, names: Names, anatomy: Anatomy, plan: Plan): string[] {
   for (const [index, group] of plan.groups.entries()) {
+    if ((group.form ?? 'branches') !== 'branches') continue;
     const layers = group.layers.map((layer) => anatomy.layers[layer] as LayerAnatomy);
     new GroupRewrite(edit, names, `/cqil/group.${index}`, layers, group).run();
   }
-  if (!edit.apply()) throw waitingForEachOther(plan);
-  return { model, notes: notesOn(plan, anatomy) };
+  return notesOn(plan, anatomy);
 }
 
 /** A group is one block to the analysis, so a second plan would not mean the layers its author counted. */
-function refusePlanned(model: Model): void {
+export function refusePlanned(model: Model): void {
   const planned = model.metadata(PLAN_METADATA_KEY);
   if (planned === undefined || parsePlan(planned).groups.length === 0) return;
   throw new PlanError('MODEL_ALREADY_PLANNED', 'This model is rewritten by a plan already.', {
@@ -72,9 +83,9 @@ function refusePlanned(model: Model): void {
 }
 
 /** @throws PlanError */
-function checkPlan(plan: Plan, anatomy: Anatomy): void {
+export function checkPlan(plan: Plan, anatomy: Anatomy, forms: readonly GroupForm[]): void {
   const notGroupable = new Map(plan.groups.flatMap((group) => [...groupObstacles(group, anatomy)]));
-  validatePlan(plan, { layers: anatomy.layers.length, forms: ['branches'], notGroupable });
+  validatePlan(plan, { layers: anatomy.layers.length, forms, notGroupable });
 }
 
 /** Why layers cannot be in this group, by layer; empty where they can. */
@@ -122,7 +133,7 @@ function notesOn(plan: Plan, anatomy: Anatomy): string[] {
   });
 }
 
-function waitingForEachOther(plan: Plan): AnatomyError {
+export function waitingForEachOther(plan: Plan): AnatomyError {
   const full = plan.groups.find((group) => group.bypass === 'full');
   return new AnatomyError('REWRITE_CYCLE', 'The rewritten layers would wait for each other.', {
     expected: 'attention that does not depend on an FFN of its own group',

@@ -67,7 +67,7 @@ function liveNodes(graph: Graph): Set<Node> {
   return live;
 }
 
-function renameInputs(node: Node, names: ReadonlyMap<string, string>): void {
+export function renameInputs(node: Node, names: ReadonlyMap<string, string>): void {
   node.input = node.input.map((input) => names.get(input) ?? input);
   for (const [index, attribute] of node.attribute.entries()) {
     if (attribute.g === undefined && attribute.graphs.length === 0) continue;

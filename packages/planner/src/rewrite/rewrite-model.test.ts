@@ -132,8 +132,13 @@ describe('rewriteModel', () => {
     ['for another model', { ...plan, layers: 30 }, 'PLAN_LAYER_COUNT'],
     [
       'in a form that cannot be written',
-      { ...plan, groups: [{ layers: [1, 2], bypass: 0, form: 'wide' }] },
+      { ...plan, groups: [{ layers: [1, 2], bypass: 0, form: 'packed' }] },
       'PLAN_FORM_UNSUPPORTED',
+    ],
+    [
+      'in a form that its bypass does not have',
+      { ...plan, groups: [{ layers: [1, 2], bypass: 0, form: 'wide' }] },
+      'PLAN_WIDE_IMPOSSIBLE',
     ],
     [
       'with overlapping groups',

@@ -5,8 +5,8 @@ import { linearMaps } from '../linear/index.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { type RefittedMap, refitPrefix, setRefittedMaps } from '../recover/metadata.js';
 import type { ModelSource } from '../source/index.js';
-import { rewriteBranches } from './branches.js';
 import { packExternalData } from './pack-external-data.js';
+import { rewriteGroups, type WideOptions } from './wide/index.js';
 import { assertFree as assertFolderFree, type FolderCheck, writeModelFolder } from './write-folder.js';
 
 export { moveIntoPlace } from './write-folder.js';
@@ -25,6 +25,8 @@ export interface RewriteOptions {
    * `cqil.recovery`. Where the source has its weights in files of their own, they go there, too.
    */
   readonly recovered?: Model;
+  /** How groups of form `wide` are written: the storage of their matrices, and the form of their caches. */
+  readonly wide?: Pick<WideOptions, 'storage' | 'kv'>;
   /** Looks at the rewritten model before it is kept; `verifyRewritten` is made for it. */
   readonly check?: RewriteCheck;
   readonly signal?: AbortSignal;
@@ -46,7 +48,7 @@ export interface RewrittenModel {
  *
  * Memory is bounded by the largest tensor (and by what `check` needs, and the matrices that `recovered` holds).
  *
- * @throws UsageError `OUTPUT_NOT_EMPTY`, `OUTPUT_IS_SOURCE`; PlanError, AnatomyError, ModelFormatError;
+ * @throws UsageError `OUTPUT_NOT_EMPTY`, `OUTPUT_IS_SOURCE`, `WIDE_STORAGE`, `KV_NAMES`; PlanError, AnatomyError, ModelFormatError;
  *   VerificationError `REWRITE_BROKEN`; EnvironmentError `WRITE_FAILED`; the signal's reason
  */
 export async function rewriteModel(
@@ -59,12 +61,11 @@ export async function rewriteModel(
   await assertFree(root, source, options.force === true);
   const original = await readModel(source.onnxFile);
   const { recovered } = options;
-  const { model, notes } = rewriteBranches(recovered ?? original, plan);
+  const { model, notes } = await rewriteGroups(recovered ?? original, plan, options.wide);
   const refitted = recovered === undefined ? [] : refittedIn(recovered, original);
-  if (refitted.length > 0) {
-    setRefittedMaps(model, refitted);
-    packExternalData(model, original);
-  }
+  setRefittedMaps(model, refitted);
+  const wide = plan.groups.some(({ form }) => form === 'wide');
+  if (wide || refitted.length > 0) packExternalData(model, original);
 
   await writeModelFolder(source, model, root, {
     ...passOn(options),

@@ -47,7 +47,9 @@ export function weightsOfRefits(original: Model, rewritten: Model): Set<string> 
 export function transplantRefits(original: Model, anatomy: Anatomy, rewritten: Model, plan: Plan): Refitted {
   const declared = refittedMaps(rewritten);
   const known = linearMaps(original, anatomy).maps;
-  const maps = declared.map((map) => originalMap(map, known));
+  // Those of wide layers are parts of other matrices there.
+  const wide = new Set(plan.groups.flatMap(({ form, layers }) => (form === 'wide' ? layers : [])));
+  const maps = declared.map((map) => originalMap(map, known)).filter(({ layer }) => !wide.has(layer));
   const reader = new RefitReader(original, rewritten);
   const taken = maps.map((map) => reader.read(map, inputInGroup(map, anatomy, plan)));
   const all = new Set(taken.flatMap(({ nodes }) => nodes));

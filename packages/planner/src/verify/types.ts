@@ -10,6 +10,7 @@ import type { Arithmetic } from './tolerance.js';
  * - `recovery`: what is declared as refitted is one matrix each in the place of one of the original's, and nothing else
  *   is refitted; only for models that recovery changed
  * - `weights`: all others are those of the original
+ * - `wide`: the matrices of wide layers are those of their members, up to rounding; only for models with such layers
  * - `parity.…`: the same numbers as the method's formulas on the original's parts, refitted matrices put in: a prompt at once, token by token
  *   with the cache, several sequences of one length, of different length with padding, a real text
  * - `quality`: perplexity, KL divergence and top-1 agreement with the original on a text; it informs
@@ -20,6 +21,7 @@ export type CheckName =
   | 'shapes'
   | 'recovery'
   | 'weights'
+  | 'wide'
   | 'parity'
   | 'parity.prefill'
   | 'parity.decode'

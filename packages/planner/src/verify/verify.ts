@@ -12,6 +12,7 @@ import { interfaceDifferences, structuralFaults } from '../onnx/check.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { describeRefitted } from '../recover/metadata.js';
 import type { RewriteCheck } from '../rewrite/index.js';
+import { splitCaches } from '../rewrite/wide/index.js';
 import { locateModel, type ModelSource } from '../source/index.js';
 import { checkParity, type ParityOptions } from './parity.js';
 import { findPlan } from './plan-of.js';
@@ -20,6 +21,7 @@ import { SAMPLE_TEXT } from './sample-text.js';
 import { arithmeticOf } from './tolerance.js';
 import type { CheckName, VerifyCheck, VerifyReport } from './types.js';
 import { checkWeights, type RefittedWeights } from './weights.js';
+import { holdWide, weightsOfWide } from './wide.js';
 
 export interface VerifyOptions {
   /** The plan to hold the rewritten model to; the one it carries when absent. */
@@ -183,28 +185,42 @@ interface ModelsOptions extends Omit<VerifyOptions, 'text'> {
 }
 
 /** Checks of two models, cheapest first; what makes the next ones meaningless leaves them out. */
-async function verifyModels(
-  original: Model,
-  rewritten: Model,
-  options: ModelsOptions,
-): Promise<VerifyReport> {
+async function verifyModels(original: Model, given: Model, options: ModelsOptions): Promise<VerifyReport> {
   const anatomy = analyze(original);
-  const { plan, check } = await findPlan(anatomy, rewritten, options.folder, options.plan);
+  const { plan, check } = await findPlan(anatomy, given, options.folder, options.plan);
+  const { model: rewritten, check: shapes } = checkShapes(original, anatomy, given);
   const recovery = checkRecovery(original, anatomy, rewritten, plan);
+  const wideNames = weightsOfWide(rewritten, plan);
+  const weights = {
+    names: new Set([...(recovery.weights?.names ?? []), ...wideNames]),
+    matrices: recovery.weights === undefined ? 0 : recovery.weights.matrices,
+    wide: plan?.groups.filter(({ form }) => form === 'wide').length ?? 0,
+  };
   const checks: VerifyCheck[] = [
-    checkStructure(original, rewritten),
-    checkShapes(original, rewritten),
+    checkStructure(original, given),
+    shapes,
     check,
     ...(recovery.check === undefined ? [] : [recovery.check]),
-    await checkWeights(original, rewritten, recovery.weights, options.signal),
+    await checkWeights(original, rewritten, weights, options.signal),
   ];
+  let held = recovery.refitted?.model ?? original;
+  if (
+    plan !== undefined &&
+    weights.wide > 0 &&
+    checks.every(({ ok }) => ok) &&
+    options.structureOnly !== true
+  ) {
+    const refitted = recovery.refitted?.maps ?? [];
+    const wide = await holdWide(held, original, anatomy, rewritten, plan, refitted, options.session);
+    held = wide.model;
+    checks.push(wide.check);
+  }
   const broken = checks.find(({ ok }) => !ok);
   if (options.parity === false || options.structureOnly === true) {
     checks.push(skipped('parity', 'NOT_WANTED', 'left out as asked'));
   } else if (broken !== undefined || plan === undefined) {
     checks.push(skipped('parity', 'EARLIER_FAILURE', `not run, since "${broken?.name ?? 'plan'}" failed`));
   } else {
-    const held = recovery.refitted?.model ?? original;
     checks.push(
       ...(await parity(held, held === original ? anatomy : analyze(held), rewritten, plan, options)),
     );
@@ -212,7 +228,7 @@ async function verifyModels(
   return {
     ok: checks.every(({ ok }) => ok),
     original: original.file ?? 'model in memory',
-    rewritten: rewritten.file ?? 'model in memory',
+    rewritten: given.file ?? 'model in memory',
     ...(plan === undefined ? {} : { plan }),
     ...(recovery.refitted === undefined ? {} : { refitted: recovery.refitted.maps }),
     arithmetic: arithmeticOf(original),
@@ -276,21 +292,36 @@ function checkStructure(original: Model, rewritten: Model): VerifyCheck {
   };
 }
 
-function checkShapes(original: Model, rewritten: Model): VerifyCheck {
-  const differences = interfaceDifferences(original, rewritten);
-  if (differences.length === 0) {
-    const { feeds, outputs } = rewritten.graph;
-    const detail = `${feeds.length} inputs and ${outputs.length} outputs, the original's`;
-    return { name: 'shapes', status: 'passed', ok: true, detail };
-  }
-  const more = differences.length > 3 ? ` and ${differences.length - 3} more` : '';
-  return {
+/**
+ * Compares inputs and outputs with the original's.
+ *
+ * @returns also the model with one cache for each original layer, which is the one given unless caches were merged
+ */
+function checkShapes(original: Model, anatomy: Anatomy, given: Model): { model: Model; check: VerifyCheck } {
+  const failed = (code: string, detail: string): VerifyCheck => ({
     name: 'shapes',
     status: 'failed',
     ok: false,
-    code: 'INTERFACE',
-    detail: differences.slice(0, 3).join('; ') + more,
-  };
+    code,
+    detail,
+  });
+  let model = given;
+  try {
+    model = splitCaches(given, original, anatomy);
+  } catch (error) {
+    if (!isCoded(error, 'KV_')) throw error;
+    const { code, message } = error as CqilError;
+    return { model, check: failed(code, message.replaceAll(/\n\s*/g, '; ')) };
+  }
+  const differences = interfaceDifferences(original, model);
+  if (differences.length > 0) {
+    const more = differences.length > 3 ? ` and ${differences.length - 3} more` : '';
+    return { model, check: failed('INTERFACE', differences.slice(0, 3).join('; ') + more) };
+  }
+  const { feeds, outputs } = given.graph;
+  const merged = model === given ? '' : `, but for the caches of wide layers, merged as declared`;
+  const detail = `${feeds.length} inputs and ${outputs.length} outputs, the original's${merged}`;
+  return { model, check: { name: 'shapes', status: 'passed', ok: true, detail } };
 }
 
 async function parity(

@@ -7,6 +7,8 @@ export interface RefittedWeights {
   readonly names: ReadonlySet<string>;
   /** How many matrices they make; `undefined` where that could not be told. */
   readonly matrices: number | undefined;
+  /** How many wide layers have matrices of their own; none when absent. */
+  readonly wide?: number;
 }
 
 /**
@@ -55,13 +57,23 @@ export async function checkWeights(
   };
 }
 
-function describe(original: Model, rewritten: Model, shared: number, { matrices }: RefittedWeights): string {
+function describe(
+  original: Model,
+  rewritten: Model,
+  shared: number,
+  { matrices, wide = 0 }: RefittedWeights,
+): string {
   const { initializers } = rewritten.graph;
   const missing = [...original.graph.initializers.keys()].filter((name) => !initializers.has(name)).length;
   const left = missing === 0 ? '' : `, ${missing} of the original no longer needed`;
-  if (matrices === 0 || matrices === undefined) return `${shared} weights are the original's${left}`;
-  const refitted = matrices === 1 ? '1 matrix was refitted' : `${matrices} matrices were refitted`;
-  return `${refitted}; all other weights, ${shared}, are the original's${left}`;
+  const own = [
+    ...(matrices === 0 || matrices === undefined
+      ? []
+      : [matrices === 1 ? '1 matrix was refitted' : `${matrices} matrices were refitted`]),
+    ...(wide === 0 ? [] : [`${wide} wide ${wide === 1 ? 'layer has' : 'layers have'} weights of their own`]),
+  ];
+  if (own.length === 0) return `${shared} weights are the original's${left}`;
+  return `${own.join('; ')}; all other weights, ${shared}, are the original's${left}`;
 }
 
 function failed(detail: string): VerifyCheck {

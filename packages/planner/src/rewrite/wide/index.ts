@@ -1,0 +1,10 @@
+export { type CacheEntry, type CacheForm, cacheEntries, KV_METADATA_KEY, splitCaches } from './kv.js';
+export {
+  WIDE_METADATA_KEY,
+  type WideBranchRecord,
+  type WideGroupRecord,
+  type WideProduct,
+  wideGroups,
+} from './metadata.js';
+export type { WideStorage } from './product.js';
+export { rewriteGroups, type WideOptions, wideObstacle } from './rewrite-groups.js';
