@@ -18,7 +18,7 @@ export type {
   TokenText,
   ToolFormat,
 } from './model.js';
-export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime-model.js';
+export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime/open.js';
 export { type ServeOptions, type Server, serve } from './serve.js';
 export type { ModelSource } from './serving/models.js';
 export type { Logger } from './serving/record.js';

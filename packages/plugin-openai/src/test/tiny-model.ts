@@ -6,8 +6,12 @@ import { fileURLToPath } from 'node:url';
 const FIXTURE = fileURLToPath(new URL('../../../../testdata/optimum/llama/', import.meta.url));
 const SIZE = 512;
 const SPECIAL = ['<pad>', '<s>', '</s>'];
-const TEMPLATE =
-  "{% for m in messages %}{% if m['role'] == 'system' and not loop.first %}{{ raise_exception('only the first message can be of the system') }}{% endif %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}";
+const TEMPLATE = [
+  '{% if tools %}<s>tools: {{ tools | tojson }} as <tool_call>{...}</tool_call>\n{% endif %}',
+  "{% for m in messages %}{% if m['role'] == 'system' and not loop.first %}{{ raise_exception('only the first message can be of the system') }}{% endif %}",
+  "<s>{{ m['role'] }}: {{ m['content'] }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{{ '\n' }}{% endfor %}",
+  '{% if add_generation_prompt %}<s>assistant: {% endif %}',
+].join('');
 
 export interface TinyModel extends Disposable {
   readonly folder: string;

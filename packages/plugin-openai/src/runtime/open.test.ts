@@ -4,11 +4,11 @@ import { DecoderSession, generate } from '@cqil/runtime-gpu';
 import { Tokenizer } from '@huggingface/tokenizers';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createOpenAIHandler } from './handler.js';
-import type { TextRequest } from './model.js';
-import { type LocalTextModel, openTextModel } from './runtime-model.js';
-import { collect } from './test/collect.js';
-import { type TinyModel, tinyModel } from './test/tiny-model.js';
+import { createOpenAIHandler } from '../handler.js';
+import type { TextRequest } from '../model.js';
+import { collect } from '../test/collect.js';
+import { type TinyModel, tinyModel } from '../test/tiny-model.js';
+import { type LocalTextModel, openTextModel } from './open.js';
 
 let tiny: TinyModel;
 let model: LocalTextModel;
@@ -59,6 +59,65 @@ describe('openTextModel', () => {
     );
   });
 
+  it('tells log probabilities of answer and prompt', async () => {
+    const promptIds = model.encode('Once é');
+    const asked = request({ promptIds, maxTokens: 3, logprobs: 2, promptLogprobs: true });
+    const [first, ...rest] = await collect(model.generate(asked));
+    const prompt = first?.prompt ?? [];
+    expect(prompt.map(({ token }) => token)).toEqual([...'Once ', 'bytes:\\xc3', 'bytes:\\xa9']);
+    expect(prompt[0]).toMatchObject({ logprob: null, top: [] });
+    for (const { logprob, top } of prompt.slice(1)) {
+      expect(logprob).toBeLessThan(0);
+      expect(top).toHaveLength(2);
+      expect(top[0]!.logprob).toBeGreaterThanOrEqual(Math.max(top[1]!.logprob, logprob!));
+    }
+    // What is likeliest is what is taken.
+    expect(rest).toHaveLength(3);
+    for (const { logprob } of rest) expect(logprob?.logprob).toBe(logprob?.top[0]?.logprob);
+    // As if the answer had been a prompt.
+    const decoder = await DecoderSession.open(join(tiny.folder, 'onnx/model.onnx'));
+    const { ids } = await generate(decoder, { promptIds, maxTokens: 3, eosIds: [2] });
+    await decoder.dispose();
+    const again = await collect(
+      model.generate(
+        request({ promptIds: [...promptIds, ...ids], maxTokens: 0, logprobs: 0, promptLogprobs: true }),
+      ),
+    );
+    expect(again.map(({ finishReason }) => finishReason)).toEqual([undefined, 'length']);
+    const told = again[0]?.prompt?.slice(-3).map(({ logprob }) => logprob) ?? [];
+    for (const [i, value] of told.entries()) expect(value).toBeCloseTo(rest[i]!.logprob!.logprob!, 3);
+  });
+
+  it('heeds biases, penalties and schemas', async () => {
+    const text = async (more: Partial<TextRequest>) =>
+      (await collect(model.generate(request(more)))).map((piece) => piece.text).join('');
+    const a = model.encode('a')[0]!;
+    expect(await text({ maxTokens: 5, logitBias: new Map([[a, 100]]) })).toBe('aaaaa');
+    const penalized = await text({ maxTokens: 5, logitBias: new Map([[a, 3]]), frequencyPenalty: 2 });
+    expect(penalized).not.toBe('aaaaa');
+    const schema = { type: 'object', properties: { b: { enum: [true, 12] } }, required: ['b'] };
+    await model.checkSchema?.(schema);
+    expect(JSON.parse(await text({ schema, temperature: 1 }))).toEqual({
+      b: expect.toSatisfy((b) => b === true || b === 12),
+    });
+    await expect(model.checkSchema?.({ not: {} })).rejects.toThrow('not is not supported');
+  });
+
+  it('shows tools to the model, and reads what it has called', async () => {
+    expect(model.toolFormat).toBe('hermes');
+    const tools = [{ type: 'function' as const, function: { name: 'f' } }];
+    const calls = [{ id: 'c', type: 'function' as const, function: { name: 'f', arguments: { x: 1 } } }];
+    const ids = model.encodeChat([{ role: 'assistant', content: '', tool_calls: calls }], {
+      tools,
+      answerStart: '<tool_call>\n',
+    });
+    const said = model.decode?.(ids, { special: true });
+    expect(said).toContain('tools: [{"type": "function", "function": {"name": "f"}}]');
+    expect(said).toContain('<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>');
+    expect(said?.endsWith('<s>assistant: <tool_call>\n')).toBe(true);
+    expect(model.decode?.(ids)).not.toContain('<s>');
+  });
+
   it('repeats itself with a seed, and not with another', async () => {
     const text = async (seed: number) =>
       (await collect(model.generate(request({ temperature: 1, seed })))).map((piece) => piece.text).join('');
@@ -75,7 +134,7 @@ describe('openTextModel', () => {
     const stopped = collect(model.generate(request({ maxTokens: 200, signal: stop.signal })));
     setTimeout(() => stop.abort(new Error('enough')), 20);
     await expect(stopped).rejects.toThrow('enough');
-    expect(await collect(model.generate(request({ maxTokens: 1 })))).toHaveLength(2);
+    expect(await collect(model.generate(request({ maxTokens: 1 })))).toHaveLength(1);
   });
 
   it('answers the client of OpenAI', async () => {

@@ -1,12 +1,14 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { ModelFormatError, UsageError } from '@cqil/core';
-import { DecoderSession, generate, type SessionOptions } from '@cqil/runtime-gpu';
-import { Template } from '@huggingface/jinja';
+import { DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
-import type { TextModel, TextPiece, TextRequest } from './model.js';
-import { Detokenizer } from './text/detokenizer.js';
+import { Grammars } from '../constrain/grammars.js';
+import type { TextModel } from '../model.js';
+import { Vocabulary } from '../text/vocabulary.js';
+import { ChatTemplate, templateSchema } from './chat-template.js';
+import { pieces } from './pieces.js';
 
 export interface TextModelOptions {
   /** The name by which requests ask for the model; the folder's name when absent. */
@@ -25,14 +27,14 @@ export interface LocalTextModel extends TextModel, AsyncDisposable {
 
 const ids = z.union([z.number().int(), z.array(z.number().int())]).nullish();
 const configSchema = z.looseObject({
+  vocab_size: z.number().int().positive().nullish(),
   max_position_embeddings: z.number().int().positive().nullish(),
   n_positions: z.number().int().positive().nullish(),
   eos_token_id: ids,
 });
 const token = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
-const templates = z.array(z.looseObject({ name: z.string(), template: z.string() }));
 const tokenizerSchema = z.looseObject({
-  chat_template: z.union([z.string(), templates]).nullish(),
+  chat_template: templateSchema.nullish(),
   bos_token: token,
   eos_token: token,
 });
@@ -55,7 +57,11 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   const chatTemplate = tokenizerConfig.chat_template ?? (await readText(root, 'chat_template.jinja'));
 
   const tokenizer = new Tokenizer(tokenizerJson, tokenizerConfig);
-  const template = compile(chatTemplate);
+  const vocabulary = new Vocabulary(tokenizerJson);
+  const template = ChatTemplate.of(chatTemplate, {
+    bos_token: contentOf(tokenizerConfig.bos_token),
+    eos_token: contentOf(tokenizerConfig.eos_token),
+  });
   const eosIds = [generation.eos_token_id ?? config.eos_token_id ?? []].flat();
   const contextLength = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
   if (contextLength === undefined || contextLength === null) {
@@ -70,95 +76,40 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   });
   const decoder = await DecoderSession.open(graph, options.session ?? {});
 
+  const vocabularySize = Math.max(config.vocab_size ?? 0, vocabulary.size);
+  const grammars = new Grammars(vocabulary, vocabularySize, eosIds);
+  const decode = decoderOf(tokenizer);
   const dispose = () => decoder.dispose();
   return {
     id: options.id ?? basename(root),
     created: Math.floor(mtimeMs / 1000),
     contextLength,
-    encodeChat(messages) {
+    vocabularySize,
+    logprobs: true,
+    ...(template?.toolFormat === undefined ? {} : { toolFormat: template.toolFormat }),
+    encodeChat(messages, chat) {
       if (template === undefined) throw new Error('the model has no chat template.');
-      const text = template.render({
-        messages,
-        add_generation_prompt: true,
-        bos_token: contentOf(tokenizerConfig.bos_token),
-        eos_token: contentOf(tokenizerConfig.eos_token),
-      });
       // The template has put the special tokens where they belong.
-      return tokenizer.encode(text, { add_special_tokens: false }).ids;
+      return tokenizer.encode(template.render(messages, chat), { add_special_tokens: false }).ids;
     },
-    encode: (text) => tokenizer.encode(text).ids,
-    generate: (request) => pieces(decoder, tokenizer, new Set(eosIds), request),
+    encode: (text, { special = true } = {}) => tokenizer.encode(text, { add_special_tokens: special }).ids,
+    decode: (ids, { special = false } = {}) => decode(ids, special),
+    async checkSchema(schema) {
+      if (eosIds.length === 0) throw new Error('the model has no token that ends an answer.');
+      await grammars.compile(schema);
+    },
+    generate: (request) => pieces({ decoder, decode, vocabulary, grammars, eosIds }, request),
     dispose,
     [Symbol.asyncDispose]: dispose,
   };
 }
 
-async function* pieces(
-  decoder: DecoderSession,
-  tokenizer: Tokenizer,
-  eosIds: ReadonlySet<number>,
-  request: TextRequest,
-): AsyncGenerator<TextPiece, void> {
-  const { promptIds, maxTokens, temperature, topP, seed } = request;
-  const decode = (tokens: number[]) =>
-    tokens.length === 0
+/** What tokens are, for the generation's pieces. */
+function decoderOf(tokenizer: Tokenizer) {
+  return (ids: readonly number[], special = false): string =>
+    ids.length === 0
       ? ''
-      : tokenizer.decode(tokens, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
-  const detokenizer = new Detokenizer(decode, promptIds);
-  // The generation hands out tokens by a callback; they wait here for whoever iterates.
-  const waiting: number[] = [];
-  let wake = () => {};
-  const stop = new AbortController();
-  const leave = () => stop.abort(request.signal.reason);
-  if (request.signal.aborted) leave();
-  else request.signal.addEventListener('abort', leave, { once: true });
-
-  let over = false;
-  const work = generate(decoder, {
-    promptIds,
-    maxTokens,
-    eosIds: [...eosIds],
-    temperature,
-    topP,
-    seed,
-    signal: stop.signal,
-    onToken: (id) => {
-      waiting.push(id);
-      wake();
-    },
-  }).finally(() => {
-    over = true;
-    wake();
-  });
-  // Its failure is thrown below, to whoever iterates.
-  work.catch(() => {});
-  try {
-    for (;;) {
-      const id = waiting.shift();
-      if (id === undefined) {
-        if (over) break;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      } else if (!eosIds.has(id)) {
-        yield { text: detokenizer.push(id), tokens: 1 };
-      }
-    }
-    const { finishReason } = await work;
-    yield { text: detokenizer.flush(), tokens: finishReason === 'stop' ? 1 : 0, finishReason };
-  } finally {
-    request.signal.removeEventListener('abort', leave);
-    stop.abort(new Error('nobody reads on'));
-    // The next generation must not begin while a step of this one runs.
-    await work.catch(() => {});
-  }
-}
-
-function compile(chatTemplate: string | z.infer<typeof templates> | undefined): Template | undefined {
-  if (chatTemplate === undefined) return undefined;
-  if (typeof chatTemplate === 'string') return new Template(chatTemplate);
-  const named = chatTemplate.find(({ name }) => name === 'default') ?? chatTemplate[0];
-  return named === undefined ? undefined : new Template(named.template);
+      : tokenizer.decode([...ids], { skip_special_tokens: !special, clean_up_tokenization_spaces: false });
 }
 
 function contentOf(special: z.infer<typeof token>): string {

@@ -1,0 +1,90 @@
+import {
+  type ChosenToken,
+  type DecoderSession,
+  type Generation,
+  generateTokens,
+  PrefixCache,
+  type PromptToken,
+} from '@cqil/runtime-gpu';
+import type { Grammars } from '../constrain/grammars.js';
+import type { TextPiece, TextRequest, TokenLogprob } from '../model.js';
+import { Detokenizer } from '../text/detokenizer.js';
+import type { Vocabulary } from '../text/vocabulary.js';
+
+export interface RuntimeModel {
+  readonly decoder: DecoderSession;
+  readonly decode: (ids: readonly number[]) => string;
+  readonly vocabulary: Vocabulary;
+  readonly grammars: Grammars;
+  readonly eosIds: readonly number[];
+}
+
+/** The runtime's tokens as pieces of text. */
+export async function* pieces(model: RuntimeModel, request: TextRequest): AsyncGenerator<TextPiece, void> {
+  const { decoder, vocabulary, grammars } = model;
+  const { schema, promptLogprobs = false, maxTokens, promptIds, logprobs, signal } = request;
+  // Log probabilities of the prompt are told before the first token: what was read for them is read on from.
+  using cache = new PrefixCache();
+  if (promptLogprobs) {
+    const prompt = { promptIds, maxTokens: 0, promptLogprobs, signal, cache };
+    const read = await last(
+      generateTokens(decoder, { ...prompt, ...(logprobs === undefined ? {} : { logprobs }) }),
+    );
+    yield {
+      text: '',
+      tokens: 0,
+      prompt: (read.promptLogprobs ?? []).map((token) => logprobOf(vocabulary, token)),
+    };
+    if (maxTokens === 0) {
+      yield { text: '', tokens: 0, finishReason: 'length' };
+      return;
+    }
+  }
+  const constraint = schema === undefined ? undefined : await grammars.constrain(schema);
+  try {
+    const { schema: _, promptLogprobs: __, ...options } = request;
+    const detokenizer = new Detokenizer((ids) => model.decode(ids), promptIds);
+    const tokens = generateTokens(decoder, {
+      ...options,
+      eosIds: model.eosIds,
+      ...(promptLogprobs ? { cache } : {}),
+      ...(constraint === undefined ? {} : { constraint }),
+    });
+    for await (const token of tokens) {
+      const { finishReason } = token;
+      if (finishReason === 'stop') {
+        yield { text: detokenizer.flush(), tokens: 1, finishReason };
+        return;
+      }
+      const text = detokenizer.push(token.id);
+      yield {
+        text: finishReason === undefined ? text : text + detokenizer.flush(),
+        tokens: 1,
+        ...(token.logprob === undefined ? {} : { logprob: logprobOf(vocabulary, token) }),
+        ...(finishReason === undefined ? {} : { finishReason }),
+      };
+      await constraint?.settle();
+    }
+  } finally {
+    constraint?.dispose();
+  }
+}
+
+/** What a generation comes to. */
+async function last(tokens: AsyncGenerator<unknown, Generation>): Promise<Generation> {
+  for (;;) {
+    const { done, value } = await tokens.next();
+    if (done === true) return value;
+  }
+}
+
+function logprobOf(
+  vocabulary: Vocabulary,
+  { id, logprob, top = [] }: ChosenToken | PromptToken,
+): TokenLogprob {
+  return {
+    ...vocabulary.text(id),
+    logprob: logprob ?? null,
+    top: top.map((one) => ({ ...vocabulary.text(one.id), logprob: one.logprob })),
+  };
+}
