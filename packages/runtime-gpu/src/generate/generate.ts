@@ -66,6 +66,8 @@ export interface Generation {
   readonly speculation?: SpeculationStatistics;
 }
 
+/** Positions that room is made for behind the prompt at first; more is made when it is needed. */
+const ROOM_AHEAD = 4096;
 /** Logits of a prompt that are in memory at the same time, as numbers. */
 const LOGITS_AT_ONCE = 1 << 22;
 /** Tokens that are read before the size of the vocabulary is known. */
@@ -100,7 +102,7 @@ export async function* generateTokens(
   check(decoder, options);
   const { promptIds, maxTokens, signal } = options;
   const ends = new Set(options.eosIds ?? []);
-  const capacity = promptIds.length + maxTokens;
+  const capacity = promptIds.length + Math.min(maxTokens, ROOM_AHEAD);
   const reader = new SequenceReader(decoder, { capacity, kept: options.cache, signal });
   const chosen: ChosenToken[] = [];
   const finish = (finishReason: 'stop' | 'length', more: Partial<Generation>): Generation => ({

@@ -13,9 +13,10 @@ export interface ReadTokens {
  *
  * @example
  * ```ts
- * using cache = new PrefixCache();
+ * const cache = new PrefixCache();
  * const first = await generate(decoder, { promptIds, maxTokens: 50, cache });
  * const second = await generate(decoder, { promptIds: [...promptIds, ...first.ids, ...more], maxTokens: 50, cache });
+ * cache.dispose();
  * ```
  */
 export class PrefixCache {

@@ -5,7 +5,7 @@ import { draw, tokenDistribution } from './distribution.js';
 /**
  * How the next token is chosen from the model's logits. The changes come in this order: what a constraint
  * forbids; repetition penalty; presence and frequency penalty and logit bias, which are added; temperature; top-k;
- * top-p of what top-k left; min-p. Transformers has the same order.
+ * top-p of what top-k left; min-p. From temperature on that is the order of Transformers.
  */
 export interface SamplingOptions {
   /** 0 takes the most likely token; 1 samples from the model's own distribution. 0 when absent. */

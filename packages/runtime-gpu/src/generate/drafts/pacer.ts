@@ -27,6 +27,8 @@ interface Acceptance {
   tested: number;
   pause: number;
   waited: number;
+  /** The last trial's time was not to be used: the next pass is one, too. */
+  again: boolean;
 }
 
 /**
@@ -56,6 +58,10 @@ export class Pacer {
     if (this.#times.plain === undefined || this.#sincePlain >= STALE) return 0;
     const state = this.#kind(kind);
     const { length, gain } = this.#best(state);
+    if (state.again) {
+      state.again = false;
+      return length;
+    }
     if (gain > 1) {
       state.pause = FIRST_PAUSE;
       state.waited = 0;
@@ -76,6 +82,7 @@ export class Pacer {
     if (time !== undefined) this.#times.record(drafted, time);
     if (kind === undefined || drafted === 0) return;
     const state = this.#kind(kind);
+    state.again = time === undefined;
     state.accepted = MEMORY * state.accepted + accepted;
     state.tested = MEMORY * state.tested + accepted + (accepted < drafted ? 1 : 0);
   }
@@ -83,7 +90,13 @@ export class Pacer {
   #kind({ id, chance }: DraftKind): Acceptance {
     let state = this.#kinds.get(id);
     if (state === undefined) {
-      state = { accepted: chance * FIRST_WEIGHT, tested: FIRST_WEIGHT, pause: FIRST_PAUSE, waited: 0 };
+      state = {
+        accepted: chance * FIRST_WEIGHT,
+        tested: FIRST_WEIGHT,
+        pause: FIRST_PAUSE,
+        waited: 0,
+        again: false,
+      };
       this.#kinds.set(id, state);
     }
     return state;

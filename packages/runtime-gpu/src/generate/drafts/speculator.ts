@@ -36,7 +36,7 @@ export interface SpeculationStatistics {
   readonly passes: number;
   /** Steps without a draft, the prompt's not counted. */
   readonly plainSteps: number;
-  /** Those of them for which there was something to draft, but it was not expected to pay. */
+  /** Those of them where a draft was to be had, but was not expected to pay, or plain steps were to be timed. */
   readonly declined: number;
   readonly drafted: number;
   readonly accepted: number;
