@@ -97,29 +97,32 @@ async function readFactor(
 ): Promise<{ factor: number; softcap: number | undefined }> {
   // The first key of the first query of the first sequence is visible: the sequence is not padded.
   const at = async (score: number) => (await maskOf(situation, score)).data[0] as number;
-  const [zero, small, large] = [await at(0), await at(1), await at(64)];
-  const cap = await capOf(facts, place);
-  if (Math.abs(zero) > 1e-6)
+  const zero = await at(0);
+  if (Math.abs(zero) > 1e-6) {
     throw refuse(
       node,
       'scores with a mask of 0 and large negative numbers',
       `${zero} is added to a visible one`,
     );
-  if (cap === undefined) {
-    if (Math.abs(large - 64 * small) <= 1e-4 * Math.abs(large) && small > 0)
-      return { factor: small, softcap: undefined };
-    throw refuse(node, 'scores that are scaled and masked', `${small} for 1 and ${large} for 64`);
   }
-  const factor = (cap * Math.atanh(large / cap)) / 64;
-  const expected = cap * Math.tanh(factor / cap);
-  if (!(Math.abs(small - expected) <= 1e-4 * Math.abs(expected))) {
-    throw refuse(
-      node,
-      `scores capped at ${cap} by a hyperbolic tangent`,
-      `${small} for 1 and ${large} for 64`,
-    );
+  const small = await at(1);
+  const cap = await capOf(facts, place);
+  const factor = cap === undefined ? small : cap * Math.atanh(small / cap);
+  if (!(factor > 0 && factor < Number.POSITIVE_INFINITY)) {
+    throw refuse(node, 'scores that are scaled and masked', `${small} for a score of 1`);
   }
-  return { factor, softcap: cap };
+  // Far enough to see the tangent bend.
+  const far = cap === undefined ? 64 : cap / (2 * factor);
+  const large = await at(far);
+  const expected = cap === undefined ? far * factor : cap * Math.tanh(0.5);
+  if (Math.abs(large - expected) <= 1e-4 * expected) return { factor, softcap: cap };
+  throw refuse(
+    node,
+    cap === undefined
+      ? 'scores that are scaled and masked'
+      : `scores capped at ${cap} by a hyperbolic tangent`,
+    `${small} for a score of 1 and ${large} for ${far}`,
+  );
 }
 
 /** `c` where scores are divided by it, go through a hyperbolic tangent and are multiplied by it. */
