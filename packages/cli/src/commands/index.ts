@@ -2,6 +2,7 @@ import type { Command } from '../command.js';
 import { bench } from './bench.js';
 import { chat } from './chat.js';
 import { fetchCommand } from './fetch.js';
+import { fuse } from './fuse.js';
 import { importCommand } from './import.js';
 import { inspect } from './inspect.js';
 import { optimize } from './optimize.js';
@@ -16,6 +17,7 @@ export const commands: readonly Command[] = [
   fetchCommand,
   importCommand,
   inspect,
+  fuse,
   optimize,
   report,
   probe,
