@@ -18,7 +18,14 @@ export type {
   TokenText,
   ToolFormat,
 } from './model.js';
+export { toFastifyPlugin, toNodeListener } from './node/listener.js';
+export {
+  type CloseOptions,
+  type ServableHandler,
+  type ServeOptions,
+  type Server,
+  serve,
+} from './node/serve.js';
 export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime/open.js';
-export { type ServeOptions, type Server, serve } from './serve.js';
 export type { ModelSource } from './serving/models.js';
 export type { Logger } from './serving/record.js';

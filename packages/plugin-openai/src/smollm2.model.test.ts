@@ -2,8 +2,8 @@ import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { testModel } from '../../../tools/src/test-model.js';
 import { createOpenAIHandler } from './handler.js';
+import { type Server, serve } from './node/serve.js';
 import { type LocalTextModel, openTextModel } from './runtime/open.js';
-import { type Server, serve } from './serve.js';
 import { collect } from './test/collect.js';
 
 describe('SmolLM2 behind the OpenAI interface', () => {
