@@ -1,0 +1,31 @@
+// @ts-check
+/** Our own loop over a model folder's graph: `node cqil.mjs <onnx file> <threads> [native|node]`. */
+import { argmax, DecoderSession } from '@cqil/runtime-gpu';
+import { serveEngine } from './engine.mjs';
+
+const [file = '', threads = '2', binding = 'native'] = process.argv.slice(2);
+await serveEngine(async () => {
+  const decoder = await DecoderSession.open(file, {
+    threads: Number(threads),
+    binding: binding === 'node' ? 'node' : 'native',
+  });
+  return {
+    async run({ prompt, decode }) {
+      let start = performance.now();
+      const capacity = prompt.length + decode;
+      let step = await decoder.forward({ inputIds: [prompt], keep: 'last', capacity });
+      const prefillMs = performance.now() - start;
+      const tokenMs = [];
+      const ids = [];
+      for (let i = 0; i < decode; i++) {
+        start = performance.now();
+        const id = argmax(step.logits.data);
+        ids.push(id);
+        step = await decoder.forward({ inputIds: [[id]], keep: 'last', cache: step.cache });
+        tokenMs.push(performance.now() - start);
+      }
+      step.cache.dispose();
+      return { prefillMs, tokenMs, ids };
+    },
+  };
+});
