@@ -1,3 +1,4 @@
+export { type BackendOptions, type RegisteredBackend, registerBackend } from './backend/register.js';
 export type {
   CqilAutoModelForCausalLM,
   CqilOptions,
