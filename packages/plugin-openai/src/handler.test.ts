@@ -228,14 +228,14 @@ describe('the handler', () => {
   });
 
   it.each([
-    ['', 'invalid_json'],
-    ['{"model":', 'invalid_json'],
-    ['[1]', 'invalid_value'],
-    ['null', 'invalid_value'],
-    ['"\\ud800"', 'invalid_unicode'],
-    [`${'['.repeat(100)}${']'.repeat(100)}`, 'nested_too_deep'],
-    [`${'['.repeat(500_000)}${']'.repeat(500_000)}`, 'nested_too_deep'],
-  ])('refuses the body %j', async (body, code) => {
+    ['nothing', '', 'invalid_json'],
+    ['half an object', '{"model":', 'invalid_json'],
+    ['a list', '[1]', 'invalid_value'],
+    ['null', 'null', 'invalid_value'],
+    ['half a surrogate pair', '"\\ud800"', 'invalid_unicode'],
+    ['lists in lists', `${'['.repeat(100)}${']'.repeat(100)}`, 'nested_too_deep'],
+    ['very many lists in lists', `${'['.repeat(500_000)}${']'.repeat(500_000)}`, 'nested_too_deep'],
+  ])('refuses a body of %s', async (_what, body, code) => {
     const handler = createOpenAIHandler({ models: [scriptedModel([])] });
     const response = await handler(post('/v1/completions', body));
     expect(response.status).toBe(400);

@@ -32,6 +32,12 @@ export interface HandlerOptions {
   readonly limits?: Partial<Limits>;
   /** The most requests that wait for one model; 16 when absent. More are answered with 429. */
   readonly maxWaiting?: number;
+  /**
+   * Under load, by a model's id, the one that answers instead: a faster variant. It does when `fallbackWaiting`
+   * requests (2 when absent) wait for the model and fewer for the variant; the answer names it.
+   */
+  readonly fallbacks?: Readonly<Record<string, string>>;
+  readonly fallbackWaiting?: number;
   /** A request that takes longer, its wait included, is ended; 600,000 ms when absent. */
   readonly deadlineMs?: number;
   /** How long a request waits for a model that is loading before it is answered with 503; 10,000 ms when absent. */
@@ -73,7 +79,7 @@ export interface OpenAIHandler {
  * A model answers one request at a time; others wait in the order in which they came. A client that goes away
  * ends its generation within one token.
  *
- * @throws UsageError `MODELS_INVALID` without a model, or with two of one id; `API_KEY_INVALID` for an empty key
+ * @throws UsageError `MODELS_INVALID` without a model, with two of one id, or a fallback that is none; `API_KEY_INVALID` for an empty key
  * @example
  * const model = await openTextModel('./models/SmolLM2-135M-Instruct', { id: 'smollm2' });
  * const handler = createOpenAIHandler({ models: [model] });
@@ -82,6 +88,8 @@ export interface OpenAIHandler {
 export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   const {
     maxWaiting = 16,
+    fallbacks = {},
+    fallbackWaiting = 2,
     deadlineMs = 600_000,
     loadWaitMs = 10_000,
     pingMs = 10_000,
@@ -92,7 +100,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   const limits: Limits = { ...LIMITS, ...options.limits };
   const keys = new Keys(options.apiKeys ?? []);
   const origins = new Origins(options.cors);
-  const models = new Models(options.models, maxWaiting, onError);
+  const models = new Models(options.models, { maxWaiting, fallbacks, fallbackWaiting, onError });
   const metrics = options.metrics === true ? new Metrics(models.all) : undefined;
   const lives = new Set<Life>();
   let closing = false;
@@ -108,7 +116,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
     readJson(request, { bytes: limits.bodyBytes, milliseconds: limits.bodyMs, depth: limits.bodyDepth });
 
   const open = async (id: string, { record, life }: Context): Promise<[Served, TextModel]> => {
-    const served = models.find(id);
+    const served = models.choose(id);
     record.fields.model = served.id;
     return [served, await served.model(loadWaitMs, life.signal)];
   };

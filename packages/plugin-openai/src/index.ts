@@ -26,6 +26,12 @@ export {
   type Server,
   serve,
 } from './node/serve.js';
+export {
+  type FolderSource,
+  type ModelFolder,
+  type ModelFolderOptions,
+  openModelFolder,
+} from './runtime/folder.js';
 export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime/open.js';
 export type { ModelSource } from './serving/models.js';
 export type { Logger } from './serving/record.js';

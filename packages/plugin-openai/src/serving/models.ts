@@ -89,20 +89,26 @@ export class Served {
   }
 }
 
+export interface ModelsOptions {
+  readonly maxWaiting: number;
+  /** By id, the model that answers instead when `fallbackWaiting` requests wait. */
+  readonly fallbacks: Readonly<Record<string, string>>;
+  readonly fallbackWaiting: number;
+  readonly onError: (cause: unknown) => void;
+}
+
 /**
  * All models, by id.
  *
- * @throws UsageError `MODELS_INVALID` without a model, or with two of one id
+ * @throws UsageError `MODELS_INVALID` without a model, with two of one id, or with a fallback to or from none
  */
 export class Models {
   readonly all: readonly Served[];
   readonly #byId: ReadonlyMap<string, Served>;
+  readonly #fallbacks: ReadonlyMap<string, string>;
+  readonly #fallbackWaiting: number;
 
-  constructor(
-    sources: readonly (ModelSource | TextModel)[],
-    maxWaiting: number,
-    onError: (cause: unknown) => void,
-  ) {
+  constructor(sources: readonly (ModelSource | TextModel)[], options: ModelsOptions) {
     const ids = sources.map(({ id }) => id);
     if (ids.length === 0 || new Set(ids).size !== ids.length) {
       throw new UsageError('MODELS_INVALID', 'There must be models, and each must have an id of its own.', {
@@ -110,7 +116,16 @@ export class Models {
         found: ids.join(', ') || 'none',
       });
     }
-    this.all = sources.map((source) => new Served(source, maxWaiting, onError));
+    this.#fallbacks = new Map(Object.entries(options.fallbacks));
+    this.#fallbackWaiting = options.fallbackWaiting;
+    const missing = [...this.#fallbacks].flat().find((id) => !ids.includes(id));
+    if (missing !== undefined) {
+      throw new UsageError('MODELS_INVALID', 'A fallback names a model that is not there.', {
+        expected: ids.join(', '),
+        found: missing,
+      });
+    }
+    this.all = sources.map((source) => new Served(source, options.maxWaiting, options.onError));
     this.#byId = new Map(this.all.map((one) => [one.id, one]));
   }
 
@@ -127,5 +142,19 @@ export class Models {
       param: 'model',
       code: 'model_not_found',
     });
+  }
+
+  /**
+   * The model that is to answer: the one that is asked for, or under load the one that answers instead.
+   *
+   * @throws ApiError 404
+   */
+  choose(id: string): Served {
+    const asked = this.find(id);
+    const { waiting } = asked.queue;
+    const instead = this.#byId.get(this.#fallbacks.get(id) ?? '');
+    return instead !== undefined && waiting >= this.#fallbackWaiting && instead.queue.waiting < waiting
+      ? instead
+      : asked;
   }
 }
