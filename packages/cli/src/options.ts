@@ -89,3 +89,30 @@ export function manyTexts(option: string): (value: unknown) => string[] | undefi
     return list.length > 0 ? list.map(oneText(option)) : [oneText(option)('')];
   };
 }
+
+/** How wide layers are written. */
+export function withWide<T>(yargs: Argv<T>) {
+  return yargs
+    .option('kv', {
+      type: 'string',
+      choices: ['layers', 'merged'] as const,
+      describe:
+        'caches of wide layers: a pair for each original layer, for loaders of the original (default), or merged to one',
+    })
+    .option('storage', {
+      type: 'string',
+      choices: ['auto', 'float', 'int4-blocks', 'int8-blocks'] as const,
+      describe: "matrices of wide layers: as the original's (default), in floating point, or in blocks",
+    });
+}
+
+/** What `withWide` was given, for the planner. */
+export function wideOptions({
+  kv,
+  storage,
+}: {
+  readonly kv?: 'layers' | 'merged' | undefined;
+  readonly storage?: 'auto' | 'float' | 'int4-blocks' | 'int8-blocks' | undefined;
+}) {
+  return { ...(kv === undefined ? {} : { kv }), ...(storage === undefined ? {} : { storage }) };
+}

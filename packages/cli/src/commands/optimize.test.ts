@@ -111,9 +111,9 @@ describe('cqil optimize', () => {
     ['steps that are none', ['--max-steps', '0'], 'OPTION_INVALID', '"0"'],
     [
       'a form that is not there yet',
-      ['--max-steps', '4', '--form', 'wide'],
+      ['--max-steps', '4', '--form', 'packed'],
       'PLAN_FORM_UNSUPPORTED',
-      '"wide"',
+      '"packed"',
     ],
     [
       'steps out of reach',

@@ -2,7 +2,17 @@ import { PlanError, type PlanTarget, UsageError } from '@cqil/core';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
 import { renderRows } from '../optimize/render.js';
-import { manyTexts, oneText, refusal, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+import {
+  manyTexts,
+  oneText,
+  refusal,
+  wholeNumber,
+  wideOptions,
+  withDtype,
+  withModel,
+  withOut,
+  withWide,
+} from '../options.js';
 import { describePlan } from '../plan.js';
 
 export const optimize = defineCommand({
@@ -21,7 +31,9 @@ export const optimize = defineCommand({
   options: (yargs) =>
     withTexts(
       withTarget(
-        withOut(withDtype(withModel(yargs)), 'folder to write; work in progress is kept in <out>.work'),
+        withWide(
+          withOut(withDtype(withModel(yargs)), 'folder to write; work in progress is kept in <out>.work'),
+        ),
       ),
     )
       .option('effort', {
@@ -46,7 +58,8 @@ export const optimize = defineCommand({
         type: 'string',
         choices: ['branches', 'wide', 'packed'] as const,
         default: 'branches' as const,
-        describe: 'how groups are written; wide and packed are not there yet',
+        describe:
+          'how groups are written; wide: each as one layer with all heads and features, bypass full only; packed is not there yet',
       })
       .option('costs', {
         type: 'string',
@@ -69,17 +82,14 @@ export const optimize = defineCommand({
         describe: 'start anew where <out>.work holds work of other settings',
       }),
   async run(args, { signal, onProgress }) {
-    if (args.form !== 'branches') {
-      throw new PlanError(
-        'PLAN_FORM_UNSUPPORTED',
-        `Groups cannot be written in the form "${args.form}" yet.`,
-        {
-          path: 'form',
-          expected: '"branches"',
-          found: `"${args.form}"`,
-          hint: 'leave --form out',
-        },
-      );
+    const { form } = args;
+    if (form === 'packed') {
+      throw new PlanError('PLAN_FORM_UNSUPPORTED', `Groups cannot be written in the form "${form}" yet.`, {
+        path: 'form',
+        expected: '"branches" or "wide"',
+        found: `"${form}"`,
+        hint: 'leave --form out',
+      });
     }
     const target = targetOf(args);
     const [core, planner] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
@@ -100,6 +110,8 @@ export const optimize = defineCommand({
       ...(args.window === undefined ? {} : { window: args.window }),
       ...(args.costs === undefined ? {} : { costs: await planner.readCosts(args.costs) }),
       ...(args.budget === undefined ? {} : { budget: args.budget }),
+      form,
+      wide: wideOptions(args),
       recover: args.recover,
       baselines: args.baselines,
       force: args.force,
@@ -245,10 +257,13 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
     searchTokens: 'search-tokens',
     window: 'window',
     budget: 'budget',
+    kv: 'kv',
+    storage: 'storage',
   };
   for (const [key, option] of Object.entries(values)) {
     if (args[key] !== undefined) words.push(`--${option}`, String(args[key]));
   }
+  if (args.form === 'wide') words.push('--form', 'wide');
   if (args.recover === false) words.push('--no-recover');
   if (args.baselines !== 'plain') words.push('--baselines', String(args.baselines));
   words.push('--out', String(args.out));

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { type Bypass, type Plan, UsageError } from '@cqil/core';
-import type { Anatomy } from '@cqil/planner';
+import { type Bypass, type Plan, PlanError, UsageError } from '@cqil/core';
+import type { Anatomy, Model } from '@cqil/planner';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
 import { writeFileAtomic } from '../files.js';
@@ -33,6 +33,10 @@ export const plan = defineCommand({
       'from what a probe measured',
     ],
     [
+      'cqil plan models/smollm2 --group-size 2 --start 12 --end 28 --form wide --out plan.json',
+      'each pair as one wide layer',
+    ],
+    [
       'cqil plan models/smollm2 --front models/smollm2-22 --steps 24 --out plan.json',
       'from the front that cqil optimize measured',
     ],
@@ -42,10 +46,12 @@ export const plan = defineCommand({
     const { model: path, dtype, out, fromConfig, probe, threshold, front, steps } = args;
     const { groupSize, bypass, start, end } = args;
     const core = await import('@cqil/core');
-    const { anatomy } = await openModel(path, dtype);
+    const { model, anatomy } = await openModel(path, dtype);
     const layers = anatomy.layers.length;
-    const geometry: Geometry = { groupSize, bypass, start, end };
-    const way = chooseWay({ fromConfig, probe, threshold, front, steps, geometry });
+    const given: Geometry = { groupSize, bypass, start, end };
+    const way = chooseWay({ fromConfig, probe, threshold, front, steps, geometry: given });
+    const wide = args.form === 'wide';
+    const geometry: Geometry = wide && bypass === undefined ? { ...given, bypass: 'full' } : given;
 
     let chosen: Plan;
     let measured = '';
@@ -58,6 +64,7 @@ export const plan = defineCommand({
       chosen = found.plan;
       measured = found.table;
     } else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
+    if (wide) chosen = await wideForm(chosen, model, anatomy);
     core.validatePlan(chosen, { layers, notGroupable: refusedLayers(anatomy) });
     await writeFileAtomic(out, core.stringifyPlan(chosen));
     const line = `wrote ${out}: ${describePlan(chosen, core.sequentialSteps(chosen))}`;
@@ -76,6 +83,13 @@ function withPlanOptions<T>(yargs: Argv<T>) {
       type: 'string',
       describe: 'D: how many earlier attention outputs of the group an FFN reads, or full (default 0)',
       coerce: parseBypass,
+    })
+    .option('form', {
+      type: 'string',
+      choices: ['branches', 'wide'] as const,
+      default: 'branches' as const,
+      describe:
+        'how groups are written; wide: each as one layer with all heads and features, with bypass full',
     })
     .option('start', {
       type: 'string',
@@ -108,6 +122,39 @@ function withPlanOptions<T>(yargs: Argv<T>) {
       describe: 'with --probe: least cosine similarity of layer inputs in a group',
       coerce: fraction('threshold', -1, 1),
     });
+}
+
+/**
+ * The plan with every group as one wide layer.
+ *
+ * @throws UsageError `PLAN_OPTIONS` for another bypass than full; PlanError `PLAN_WIDE_IMPOSSIBLE`
+ */
+async function wideForm(plan: Plan, model: Model, anatomy: Anatomy): Promise<Plan> {
+  const other = plan.groups.find(({ bypass }) => bypass !== 'full');
+  if (other !== undefined) {
+    throw new UsageError('PLAN_OPTIONS', 'Only groups with bypass full can be written as wide layers.', {
+      expected: 'bypass full',
+      found: `bypass ${other.bypass} of layers ${other.layers[0]} to ${other.layers.at(-1)}`,
+      hint: 'leave --bypass or --form out',
+    });
+  }
+  const { wideObstacles } = await import('@cqil/planner');
+  const obstacles = await wideObstacles(model, anatomy);
+  for (const [index, { layers }] of plan.groups.entries()) {
+    const reason = layers.slice(0, -1).flatMap((layer) => obstacles.get(layer) ?? [])[0];
+    if (reason === undefined) continue;
+    throw new PlanError(
+      'PLAN_WIDE_IMPOSSIBLE',
+      `layers ${layers[0]} to ${layers.at(-1)} cannot be written as one wide layer`,
+      {
+        path: `groups[${index}].form`,
+        expected: 'layers that are alike but for their weights',
+        found: reason,
+        hint: 'leave --form out',
+      },
+    );
+  }
+  return { ...plan, groups: plan.groups.map((group) => ({ ...group, form: 'wide' as const })) };
 }
 
 /** CQIL's rule: neighbouring layers whose inputs are alike enough may read one input. */

@@ -1,6 +1,6 @@
 import { defineCommand } from '../command.js';
 import { readText } from '../model.js';
-import { oneText, withDtype, withModel, withOut } from '../options.js';
+import { oneText, wideOptions, withDtype, withModel, withOut, withWide } from '../options.js';
 import { describePlan } from '../plan.js';
 import { renderChecks } from '../verify/render.js';
 
@@ -11,7 +11,7 @@ export const rewrite = defineCommand({
     ['cqil rewrite models/smollm2 --plan plan.json --out models/smollm2-cqil', 'checked before it is kept'],
   ],
   options: (yargs) =>
-    withOut(withDtype(withModel(yargs)), 'folder to write; must not exist or be empty')
+    withWide(withOut(withDtype(withModel(yargs)), 'folder to write; must not exist or be empty'))
       .option('plan', {
         type: 'string',
         demandOption: true,
@@ -29,13 +29,14 @@ export const rewrite = defineCommand({
         default: false,
         describe: 'replace a folder that an earlier rewrite left',
       }),
-  async run({ model, dtype, plan: planFile, out, verify, force }, { signal, onProgress }) {
+  async run({ model, dtype, plan: planFile, out, verify, force, kv, storage }, { signal, onProgress }) {
     const [core, planner] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
     const source = await planner.locateModel(model, { dtype });
     const plan = core.parsePlan(await readText(planFile));
     let report: import('@cqil/planner').VerifyReport | undefined;
     const result = await planner.rewriteModel(source, plan, out, {
       force,
+      wide: wideOptions({ kv, storage }),
       signal,
       onProgress,
       check: async (rewritten) => {

@@ -3,8 +3,11 @@ import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import {
   AnatomyError,
+  type GroupForm,
   optimalPlans,
   type Plan,
+  PlanError,
+  type PlanGroup,
   type PlanTarget,
   pointForTarget,
   sequentialSteps,
@@ -40,7 +43,7 @@ import { readGroupRecoveries, writeGroupRecovery } from '../recover/files.js';
 import { type GroupRecovery, type RecoverResult, recover } from '../recover/index.js';
 import { unknownsOf } from '../recover/recover.js';
 import { REPORT_FILE, readReport, writeReport } from '../report/index.js';
-import { rewriteBranches, rewriteModel, skipLayers } from '../rewrite/index.js';
+import { rewriteBranches, rewriteModel, skipLayers, wideObstacles } from '../rewrite/index.js';
 import { assertFree, moveIntoPlace } from '../rewrite/rewrite-model.js';
 import type { ModelSource } from '../source/index.js';
 import { rewriteCheck } from '../verify/index.js';
@@ -89,7 +92,7 @@ const doneSchema = z.object({ report: z.string() });
  * the end, complete.
  *
  * @throws UsageError `TARGET_UNREACHABLE`, `WORK_OTHER`, `OUTPUT_NOT_EMPTY`, `OUTPUT_IS_SOURCE`, `BESIDE_TEXTS`,
- *   `COSTS_OTHER_MODEL`, `RECOVERY_TEXT_TOO_SHORT` and what `openTextSets` throws; AnatomyError; MetricError `ACTIVATION_NOT_FINITE`;
+ *   `COSTS_OTHER_MODEL`, `RECOVERY_TEXT_TOO_SHORT` and what `openTextSets` throws; PlanError `PLAN_WIDE_IMPOSSIBLE`; AnatomyError; MetricError `ACTIVATION_NOT_FINITE`;
  *   VerificationError `REWRITE_BROKEN`; EnvironmentError `WRITE_FAILED`; InferenceError; the signal's reason
  */
 export async function optimize(
@@ -104,12 +107,13 @@ export async function optimize(
   const model = await readModel(source.onnxFile);
   const anatomy = analyze(model);
   const settings = settingsOf(options);
+  const groupable = await groupableIn(model, anatomy, settings, options);
   const sha256 = await modelHash(model, source.onnxFile, options.signal);
   if (options.costs !== undefined) checkCosts(options.costs, source, sha256, anatomy);
   // Better now than when all groups were measured.
   stepsForTarget(settings.target, {
     layers: anatomy.layers.length,
-    candidates: options.costs?.candidates ?? candidateGroups(anatomy, settings),
+    candidates: (options.costs?.candidates ?? candidateGroups(anatomy, settings)).filter(groupable),
   });
   const texts = await openTexts(source, settings, options);
   const header = {
@@ -127,7 +131,7 @@ export async function optimize(
     return { root, report: await readReport(path.join(root, REPORT_FILE)) };
   }
   if (left) await assertFree(root, source, force);
-  const run = new Run(source, model, anatomy, sha256, texts, settings, work, options);
+  const run = new Run(source, model, anatomy, sha256, texts, settings, work, options, groupable);
   const report = await run.report();
   const folder = work.path('model');
   await work.write(DONE, { report: await reportHash(folder) });
@@ -135,6 +139,41 @@ export async function optimize(
   await guarded(root, () => moveIntoPlace(folder, root));
   await work.remove();
   return { root, report };
+}
+
+/**
+ * Which groups can be written in the form that is wanted.
+ *
+ * @throws PlanError `PLAN_WIDE_IMPOSSIBLE` where no two neighbours can be one layer
+ */
+async function groupableIn(
+  model: Model,
+  anatomy: Anatomy,
+  settings: Settings,
+  options: OptimizeOptions,
+): Promise<(group: PlanGroup) => boolean> {
+  if (settings.form !== 'wide') return () => true;
+  const obstacles = await wideObstacles(model, anatomy, options.session);
+  const [reason] = obstacles.values();
+  if (reason !== undefined && obstacles.size >= anatomy.layers.length - 1) {
+    throw new PlanError(
+      'PLAN_WIDE_IMPOSSIBLE',
+      'no two layers of this model can be written as one wide layer',
+      {
+        path: 'form',
+        expected: 'neighbours that are alike but for their weights',
+        found: reason,
+        hint: 'Use the form "branches".',
+      },
+    );
+  }
+  return ({ layers, bypass }) =>
+    bypass === 'full' && layers.slice(0, -1).every((layer) => !obstacles.has(layer));
+}
+
+/** A plan whose groups all have one form. */
+function inForm(plan: Plan, form: GroupForm): Plan {
+  return { ...plan, groups: plan.groups.map(({ layers, bypass }) => ({ layers, bypass, form })) };
 }
 
 /** Whether an earlier run was done, so that its result may stand where this one's is to come. */
@@ -231,6 +270,7 @@ class Run {
     readonly settings: Settings,
     readonly work: WorkFolder,
     readonly options: OptimizeOptions,
+    readonly groupable: (group: PlanGroup) => boolean,
   ) {}
 
   async report(): Promise<OptimizeReport> {
@@ -258,6 +298,7 @@ class Run {
     await guarded(folder, () => rm(folder, { recursive: true, force: true }));
     return rewriteModel(this.source, plan, folder, {
       ...(recovered === undefined ? {} : { recovered: recovered.result.model }),
+      ...(this.settings.wide === undefined ? {} : { wide: this.settings.wide }),
       check: rewriteCheck(this.source, this.#session()),
       ...running(this.options),
     });
@@ -285,7 +326,7 @@ class Run {
       ...running(this.options),
     });
     const costs = await this.#timed('cost of every group', () => this.#costs(parts));
-    const candidates = costs.candidates.filter(({ kl }) => Number.isFinite(kl));
+    const candidates = costs.candidates.filter((group) => Number.isFinite(group.kl) && this.groupable(group));
     let reference: Promise<ReferenceStreams> | undefined;
     const meter = await PlanMeter.open(
       parts,
@@ -523,7 +564,12 @@ class Run {
       for (const baseline of baselines) await this.#judgeBaseline(baseline, steps, rows, row);
       const ours = { id: 'ours', name: 'CQIL, searched', steps, recovered: false };
       const change = { plan: { ...plan, provenance: {} } };
-      let last = await row(ours, change, () => rewriteBranches(this.model, plan).model);
+      // A wide layer's matrices may have been rounded, so what was written is what is judged.
+      const written = recovery === undefined && this.settings.form === 'wide';
+      const branches = inForm(plan, 'branches');
+      let last = await row(ours, change, () =>
+        written ? file : rewriteBranches(this.model, branches).model,
+      );
       if (recovery !== undefined) {
         const repaired = { ...ours, id: 'ours-recovered', recovered: true };
         last = await row(repaired, change, () => file);
@@ -583,7 +629,7 @@ class Run {
 
   #described(plan: Plan): Plan {
     return {
-      ...plan,
+      ...(this.settings.form === 'wide' ? inForm(plan, 'wide') : plan),
       provenance: {
         tool: 'cqil optimize',
         method: 'measured search',

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import type { Bypass, OnProgress, PlanTarget } from '@cqil/core';
+import type { Bypass, GroupForm, OnProgress, PlanTarget } from '@cqil/core';
 import type { SessionOptions } from '@cqil/runtime-gpu';
 import { type CostsResult, formatCosts } from '../costs/index.js';
+import type { WideOptions } from '../rewrite/index.js';
 
 /** Which rows besides the original and ours the report's table has, at the same number of steps. */
 export type BaselineChoice =
@@ -52,6 +53,14 @@ export interface OptimizeOptions {
   readonly groupSizes?: readonly number[];
   /** Bypass distances that groups may have; 0, 1 and `full` when absent. */
   readonly bypasses?: readonly Bypass[];
+  /**
+   * How the groups are written; `branches` when absent. `wide` restricts the search to groups that are one layer: bypass
+   * `'full'`, members that are alike but for their weights. All that is measured and repaired is so in branches, whose
+   * mathematics is the same; the model that is written and judged has the wide layers.
+   */
+  readonly form?: Exclude<GroupForm, 'packed'>;
+  /** With the form `wide`: how matrices are stored, and the form of the caches. */
+  readonly wide?: Pick<WideOptions, 'storage' | 'kv'>;
   /** Whole plans measured for the number of steps that is wanted; 24 when absent, more for models that are small. */
   readonly budget?: number;
   /** `false` leaves the matrices as they are; `true` when absent. */
@@ -122,7 +131,9 @@ export function settingsOf(options: OptimizeOptions) {
     searchTokens: options.searchTokens ?? defaults.searchTokens,
     window: options.window ?? 512,
     groupSizes: [...(options.groupSizes ?? defaults.groupSizes)],
-    bypasses: [...(options.bypasses ?? ([0, 1, 'full'] as const))],
+    bypasses:
+      options.form === 'wide' ? (['full'] as const) : [...(options.bypasses ?? ([0, 1, 'full'] as const))],
+    ...(options.form === 'wide' ? { form: options.form, wide: { ...options.wide } } : {}),
     budget: options.budget ?? defaults.budget,
     recover: options.recover ?? true,
     trials: options.trials ?? defaults.trials,

@@ -20,5 +20,5 @@ export {
   type WideOptions,
   type WideStorage,
   wideGroups,
-  wideObstacle,
+  wideObstacles,
 } from './wide/index.js';

@@ -29,9 +29,9 @@ export interface HeldWide {
 
 /** Weights that belong to wide layers, by their names. */
 export function weightsOfWide(rewritten: Model, plan: Plan | undefined): Set<string> {
-  const prefixes = (plan?.groups ?? []).flatMap(({ form }, index) =>
-    form === 'wide' ? [`cqil.group.${index}.`] : [],
-  );
+  const wide = (plan?.groups ?? []).flatMap(({ form }, index) => (form === 'wide' ? [index] : []));
+  // Sizes of caches that are put together or apart.
+  const prefixes = wide.length === 0 ? [] : [...wide.map((index) => `cqil.group.${index}.`), 'cqil.kv.'];
   const names = [...rewritten.graph.initializers.keys()];
   return new Set(names.filter((name) => prefixes.some((prefix) => name.startsWith(prefix))));
 }

@@ -7,4 +7,4 @@ export {
   wideGroups,
 } from './metadata.js';
 export type { WideStorage } from './product.js';
-export { rewriteGroups, type WideOptions, wideObstacle } from './rewrite-groups.js';
+export { rewriteGroups, type WideOptions, wideObstacles } from './rewrite-groups.js';

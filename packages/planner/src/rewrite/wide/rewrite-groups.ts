@@ -79,15 +79,22 @@ export async function rewriteGroups(
   return { model, notes };
 }
 
-/** Why a group cannot be one layer, in words; `undefined` where it can. */
-export async function wideObstacle(
-  source: Model,
+/**
+ * Why neighbouring layers cannot be members of one wide layer: by the first of two, in words; two that can are left out.
+ * A run of layers can be one where each two neighbours can.
+ */
+export async function wideObstacles(
+  model: Model,
   anatomy: Anatomy,
-  group: PlanGroup,
   session?: SessionOptions,
-): Promise<string | undefined> {
-  const found = await mergeable(group, anatomy, new WideReader(source, anatomy, source, session));
-  return typeof found === 'string' ? found : undefined;
+): Promise<Map<number, string>> {
+  const reader = new WideReader(model, anatomy, model, session);
+  const obstacles = new Map<number, string>();
+  for (const { index } of anatomy.layers.slice(0, -1)) {
+    const found = await reader.group([index, index + 1]);
+    if ('reason' in found) obstacles.set(index, found.reason);
+  }
+  return obstacles;
 }
 
 async function mergeable(group: PlanGroup, anatomy: Anatomy, reader: WideReader) {
