@@ -40,6 +40,7 @@ export async function writesInPlace(
   shapes: readonly BufferShape[],
 ): Promise<boolean> {
   const buffers = new KeyValueBuffers(session, shapes, 1, 1);
+  buffers.unlevel();
   const kept: { past: Readonly<Record<string, TensorValue>> | undefined } = { past: undefined };
   let length = 0;
   try {

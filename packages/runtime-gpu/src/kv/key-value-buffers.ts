@@ -19,9 +19,8 @@ interface Entry {
   readonly shape: BufferShape;
   capacity: number;
   data: NumberArray;
-  /** The whole, and each row by itself: rows lie one behind the other. */
-  whole: ResidentTensor;
-  rows: (ResidentTensor | undefined)[];
+  /** Tensors over some of the rows, which lie one behind the other; by first row and number of rows. */
+  parts: Map<string, ResidentTensor>;
 }
 
 type NumberArray = Exclude<TensorValue['data'], string[] | BigInt64Array | BigUint64Array>;
@@ -81,17 +80,33 @@ export class KeyValueBuffers {
     }
   }
 
-  /** For a run over all rows. */
-  bindings(): Bindings {
-    return bind(this.#entries, (entry) => entry.whole);
+  /**
+   * Gives every second group more room than its neighbours have, as it comes about while groups move: a graph that joins
+   * the caches of several layers can be told from one whose operators each have their own.
+   */
+  unlevel(): void {
+    const groups = [...new Set(this.#entries.map(({ shape }) => shape.group))];
+    for (const entry of this.#entries) {
+      if (groups.indexOf(entry.shape.group) % 2 === 1) this.#replace(entry, entry.capacity + BLOCK);
+    }
   }
 
-  /** For a run over one row. */
-  rowBindings(row: number): Bindings {
+  /** For a run over some rows; all of them when absent. */
+  bindings(first = 0, count = this.batch - first): Bindings {
+    const key = `${first}+${count}`;
     return bind(this.#entries, (entry) => {
-      entry.rows[row] ??= this.#session.resident(rowOf(entry, row));
-      return entry.rows[row]!;
+      let part = entry.parts.get(key);
+      if (part === undefined) {
+        part = this.#session.resident(rowsOf(entry, first, count));
+        entry.parts.set(key, part);
+      }
+      return part;
     });
+  }
+
+  /** Copies the first positions of a row to another, for a sequence that goes on in two ways. */
+  copyRow(from: number, to: number, positions: number): void {
+    for (const entry of this.#entries) copyRow(entry, entry, from, positions, to);
   }
 
   /** The same content in memory of its own. */
@@ -149,8 +164,7 @@ export class KeyValueBuffers {
       for (let row = 0; row < this.batch; row++) copyRow(before, entry, row, before.capacity);
       free(before);
     }
-    entry.whole = this.#session.resident(tensor);
-    entry.rows = this.batch === 1 ? [entry.whole] : new Array<undefined>(this.batch).fill(undefined);
+    entry.parts = new Map();
   }
 }
 
@@ -169,10 +183,10 @@ function bind(entries: readonly Entry[], tensorOf: (entry: Entry) => ResidentTen
   return { feeds, outputs };
 }
 
-function rowOf({ shape, capacity, data }: Entry, row: number): TensorValue {
-  const count = shape.heads * capacity * shape.size;
-  const part = data.subarray(row * count, (row + 1) * count);
-  return { type: shape.type, dims: [1, shape.heads, capacity, shape.size], data: part } as TensorValue;
+function rowsOf({ shape, capacity, data }: Entry, first: number, count: number): TensorValue {
+  const row = shape.heads * capacity * shape.size;
+  const part = data.subarray(first * row, (first + count) * row);
+  return { type: shape.type, dims: [count, shape.heads, capacity, shape.size], data: part } as TensorValue;
 }
 
 /** The first positions of every head of a row; the two may have room for different numbers of positions. */
@@ -181,16 +195,16 @@ function copyRow(
   to: Pick<Entry, 'capacity' | 'data'>,
   row: number,
   positions: number,
+  toRow = row,
 ): void {
   const { heads, size } = from.shape;
   const count = Math.min(positions, from.capacity, to.capacity) * size;
-  for (let head = row * heads; head < (row + 1) * heads; head++) {
-    const start = head * from.capacity * size;
-    to.data.set(from.data.subarray(start, start + count), head * to.capacity * size);
+  for (let head = 0; head < heads; head++) {
+    const start = (row * heads + head) * from.capacity * size;
+    to.data.set(from.data.subarray(start, start + count), (toRow * heads + head) * to.capacity * size);
   }
 }
 
-function free(entry: Pick<Entry, 'whole' | 'rows'>): void {
-  entry.whole.dispose();
-  for (const row of entry.rows) row?.dispose();
+function free(entry: Pick<Entry, 'parts'>): void {
+  for (const part of entry.parts.values()) part.dispose();
 }
