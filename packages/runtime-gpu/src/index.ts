@@ -1,3 +1,4 @@
+export * from './batch/index.js';
 export * from './bench/index.js';
 export * from './devices/index.js';
 export { type FailedNode, InferenceError } from './errors.js';

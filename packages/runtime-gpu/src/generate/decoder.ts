@@ -101,11 +101,11 @@ export class DecoderSession {
           found: 'a mask with zeros',
         });
       }
-      return this.#forwardInPlace((await this.#inPlaceSteps())!, request, cache);
+      return this.#forwardInPlace((await this.inPlaceSteps())!, request, cache);
     }
     // Without a cache before and behind it a step gains nothing.
     if (cache === undefined && !masked && request.returnCache !== false) {
-      const steps = await this.#inPlaceSteps();
+      const steps = await this.inPlaceSteps();
       if (steps !== undefined) return this.#forwardInPlace(steps, request, undefined);
     }
     return this.#forwardKept(request, ids, mask, cache as KeptCache | undefined);
@@ -119,7 +119,8 @@ export class DecoderSession {
     return this.dispose();
   }
 
-  #inPlaceSteps(): Promise<InPlaceSteps | undefined> {
+  /** Single runs over rows of in-place caches, for who schedules several sequences; `undefined` where there are none. */
+  inPlaceSteps(): Promise<InPlaceSteps | undefined> {
     this.#inPlace ??= this.#proveInPlace();
     return this.#inPlace;
   }

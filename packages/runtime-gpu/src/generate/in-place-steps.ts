@@ -28,25 +28,32 @@ export interface InPlaceResult {
   readonly outputs: Readonly<Record<string, TensorValue>>;
 }
 
+/** Some rows of the buffers, and what is fed to them. */
+export interface RowRun {
+  readonly bindings: Bindings;
+  /** New tokens of each row, and how many it has already. */
+  readonly ids: readonly (readonly number[])[];
+  readonly past: readonly number[];
+}
+
+export interface RowRunOptions {
+  readonly keepLast: boolean;
+  readonly outputs?: readonly string[];
+  readonly signal?: AbortSignal | undefined;
+}
+
 interface RunResult {
   readonly logits: Logits;
   readonly outputs: Readonly<Record<string, TensorValue>>;
 }
 
-interface Run {
-  readonly bindings: Bindings;
-  /** New tokens, and tokens before them, of each row of the run. */
-  readonly ids: readonly (readonly number[])[];
-  readonly past: readonly number[];
-}
-
 /** Steps of a decoder whose attention operators append to the cache in place. */
 export class InPlaceSteps {
-  readonly #keyValues: InPlaceKeyValues;
+  readonly keyValues: InPlaceKeyValues;
   readonly #signature: DecoderSignature;
 
   constructor(keyValues: InPlaceKeyValues, signature: DecoderSignature) {
-    this.#keyValues = keyValues;
+    this.keyValues = keyValues;
     this.#signature = signature;
   }
 
@@ -54,7 +61,7 @@ export class InPlaceSteps {
   async step(request: InPlaceStep): Promise<InPlaceResult> {
     const { ids, cache } = request;
     const past = cache?.lengths ?? ids.map(() => 0);
-    const { value, cache: next } = await this.#keyValues.append(
+    const { value, cache: next } = await this.keyValues.append(
       {
         cache,
         counts: ids.map((row) => row.length),
@@ -63,7 +70,7 @@ export class InPlaceSteps {
       },
       async (buffers, lengths) => {
         const results: RunResult[] = [];
-        for (const run of runsOf(buffers, ids, past)) results.push(await this.#run(run, request));
+        for (const run of runsOf(buffers, ids, past)) results.push(await this.run(run, request));
         return {
           logits: joinRows(results.map(({ logits }) => logits)),
           outputs: {
@@ -76,13 +83,14 @@ export class InPlaceSteps {
     return { ...value, cache: next };
   }
 
-  async #run({ bindings, ids, past }: Run, request: InPlaceStep): Promise<RunResult> {
+  /** One run of the graph. Whose the rows are, and what became of them, is up to the caller. */
+  async run({ bindings, ids, past }: RowRun, options: RowRunOptions): Promise<RunResult> {
     const signature = this.#signature;
-    const { keepLast, signal } = request;
-    const outputs = request.outputs.filter((name) => bindings.outputs[name] === undefined);
+    const { keepLast, signal } = options;
+    const outputs = (options.outputs ?? []).filter((name) => bindings.outputs[name] === undefined);
     const counts = ids.map((row) => row.length);
     const ragged = counts.some((count) => count !== counts[0]);
-    const results = await this.#keyValues.session.execute(
+    const results = await this.keyValues.session.execute(
       { ...this.#feeds(ids, past, keepLast && !ragged), ...bindings.feeds },
       {
         [signature.logits]: 'tensor',
@@ -104,7 +112,7 @@ export class InPlaceSteps {
     lengths: readonly number[],
     names: readonly string[],
   ): Record<string, TensorValue> {
-    const wanted = this.#keyValues.shapes.filter(({ present }) => names.includes(present));
+    const wanted = this.keyValues.shapes.filter(({ present }) => names.includes(present));
     if (wanted.length === 0) return {};
     const all = buffers.copyOut(lengths);
     return Object.fromEntries(wanted.map(({ past, present }) => [present, all[past]!]));
@@ -158,11 +166,11 @@ function runsOf(
   buffers: KeyValueBuffers,
   ids: readonly (readonly number[])[],
   past: readonly number[],
-): Run[] {
+): RowRun[] {
   const single = ids.every((row) => row.length === 1);
   const fresh = past.every((length) => length === 0);
   if (ids.length === 1 || single || fresh) return [{ bindings: buffers.bindings(), ids, past }];
-  return ids.map((row, i) => ({ bindings: buffers.rowBindings(i), ids: [row], past: [past[i]!] }));
+  return ids.map((row, i) => ({ bindings: buffers.bindings(i, 1), ids: [row], past: [past[i]!] }));
 }
 
 /** `[rows, width]`: so many ones in each row, then zeros. Made without a number for each element: it is long. */

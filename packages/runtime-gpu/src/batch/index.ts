@@ -1,0 +1,1 @@
+export { BatchedDecoder, type BatchOptions } from './batched-decoder.js';
