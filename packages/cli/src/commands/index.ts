@@ -10,6 +10,7 @@ import { plan } from './plan.js';
 import { probe } from './probe.js';
 import { report } from './report.js';
 import { rewrite } from './rewrite.js';
+import { serve } from './serve.js';
 import { verify } from './verify.js';
 
 /** All commands, in the order in which a model goes through them. */
@@ -25,5 +26,6 @@ export const commands: readonly Command[] = [
   rewrite,
   verify,
   chat,
+  serve,
   bench,
 ];

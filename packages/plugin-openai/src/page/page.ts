@@ -37,9 +37,10 @@ const PAGE = `<!doctype html>
   <ul id="paces" aria-label="Tokens per second, by model"></ul>
   <form id="form">
     <label class="hidden" for="input">Message</label>
-    <textarea id="input" rows="1" placeholder="Message. Enter sends, Shift+Enter begins a new line, Escape stops." autofocus></textarea>
+    <textarea id="input" rows="1" placeholder="Message" aria-describedby="hint" autofocus></textarea>
     <button id="send" class="primary">Send</button>
   </form>
+  <p id="hint" class="hint">Enter sends, Shift+Enter begins a new line, Escape stops.</p>
   <p id="status" class="hidden" role="status" aria-live="polite"></p>
 </footer>
 <script>${SCRIPT}</script>

@@ -57,7 +57,7 @@ async function answer(side, box, signal) {
   const system = at('system').value.trim();
   const messages = [...(system ? [{ role: 'system', content: system }] : []), ...talks[side]];
   const began = performance.now();
-  let first, last, text = '', tokens = 0;
+  let first, last, text = '', tokens = 0, pieces = 0;
   box.classList.add('writing');
   try {
     const response = await fetch('v1/chat/completions', {
@@ -76,7 +76,9 @@ async function answer(side, box, signal) {
       last = performance.now();
       first ??= last;
       text += more;
+      pieces++;
       said.textContent = text;
+      if (last > first) speed.textContent = ((pieces - 1) / (last - first) * 1000).toFixed(1) + ' tokens/s';
       follow();
     }
     const seconds = (last - first) / 1000;

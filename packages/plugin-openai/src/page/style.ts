@@ -12,7 +12,7 @@ export const STYLE = String.raw`
   }
 }
 * { box-sizing: border-box; }
-html, body { height: 100%; margin: 0; }
+html, body { height: 100%; margin: 0; overflow: hidden; }
 body {
   display: grid; grid-template-rows: auto 1fr auto; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -52,6 +52,7 @@ main { overflow-y: auto; padding: 1rem max(1rem, calc(50vw - 30rem)); }
 .writing .said::after { content: ""; display: inline-block; width: .5em; height: 1em; margin-left: .1em; vertical-align: -.15em; background: var(--tone, var(--first)); animation: blink 1s steps(2) infinite; }
 @keyframes blink { 50% { opacity: 0; } }
 @media (prefers-reduced-motion: reduce) { .writing .said::after { animation: none; } }
+.hint { color: var(--soft); font-size: .75rem; margin: .3rem 0 0 .25rem; }
 form { display: flex; gap: .6rem; align-items: flex-end; }
 form textarea { flex: 1; resize: none; padding: .5rem .75rem; max-height: 12rem; min-height: 2.6rem; }
 #paces { display: grid; gap: .25rem; margin: 0 0 .6rem; padding: 0; list-style: none; font-size: .8125rem; }
@@ -65,7 +66,8 @@ form textarea { flex: 1; resize: none; padding: .5rem .75rem; max-height: 12rem;
 @media (max-width: 34rem) {
   header, footer { padding: .5rem .75rem; }
   .pace { grid-template-columns: minmax(0, 7rem) 1fr 6.2rem; }
+  .hint { display: none; }
   h1 { flex-basis: 100%; }
-  label { flex: 1 1 8rem; } select { flex: 1; min-width: 0; }
+  label { flex: 1 1 8rem; } select { flex: 1; min-width: 0; max-width: none; }
 }
 `;

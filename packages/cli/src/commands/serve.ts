@@ -1,0 +1,227 @@
+import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { UsageError } from '@cqil/core';
+import type { FolderSource, HandlerOptions, ModelFolder, ModelSource } from '@cqil/plugin-openai';
+import { type CommandContext, defineCommand } from '../command.js';
+import { manyTexts, oneText, wholeNumber } from '../options.js';
+
+/** Keys that come from nowhere else: one, or several with commas between. */
+const KEYS_VARIABLE = 'CQIL_API_KEYS';
+
+export const serve = defineCommand({
+  command: 'serve <models..>',
+  describe: "serve models with OpenAI's HTTP interface, and a page to chat",
+  examples: [
+    ['cqil serve models/smollm2', 'the model and what was made of it beside it, at http://127.0.0.1:8080'],
+    ['cqil serve models/smollm2 --host 0.0.0.0 --api-key-file keys.txt', 'for others, with keys'],
+  ],
+  options: (yargs) =>
+    yargs
+      .positional('models', {
+        type: 'string',
+        array: true,
+        demandOption: true,
+        describe: 'model folders; each is served under its name, and variants beside it as <name>:<n>-steps',
+      })
+      .option('host', {
+        type: 'string',
+        describe: 'address to listen on (default 127.0.0.1: this machine alone)',
+        coerce: oneText('host'),
+      })
+      .option('port', {
+        type: 'string',
+        describe: 'port to listen on, 0 for a free one (default 8080)',
+        coerce: wholeNumber('port'),
+      })
+      .option('api-key-file', {
+        type: 'string',
+        describe: `keys of which requests must have one, a line each; beside those in ${KEYS_VARIABLE}`,
+        coerce: oneText('api-key-file'),
+      })
+      .option('variants', {
+        type: 'boolean',
+        default: true,
+        describe: 'serve rewritten models that lie beside a model as its variants',
+      })
+      .option('fall-back', {
+        type: 'boolean',
+        default: false,
+        describe: 'let the variant of the fewest steps answer when requests wait for its model',
+      })
+      .option('page', { type: 'boolean', default: true, describe: 'serve the page to chat at /' })
+      .option('metrics', { type: 'boolean', default: false, describe: 'serve /metrics for Prometheus' })
+      .option('cors', {
+        type: 'string',
+        array: true,
+        describe: 'origins whose pages may use the server, such as https://example.com; * for all',
+        coerce: manyTexts('cors'),
+      })
+      .option('max-waiting', {
+        type: 'string',
+        describe: 'requests that wait for a model before more are refused (default 16)',
+        coerce: wholeNumber('max-waiting'),
+      })
+      .option('deadline', {
+        type: 'string',
+        describe: 'seconds that a request may take (default 600)',
+        coerce: wholeNumber('deadline', 1),
+      })
+      .option('drain', {
+        type: 'string',
+        describe: 'seconds that requests may take to end when the server is stopped (default 30)',
+        coerce: wholeNumber('drain'),
+      })
+      .option('threads', {
+        type: 'string',
+        describe: "threads inside an operator (default: ONNX Runtime's choice)",
+        coerce: wholeNumber('threads', 1),
+      })
+      .option('log-level', {
+        type: 'string',
+        default: 'info',
+        choices: ['info', 'error', 'silent'],
+        describe: 'which requests are logged, as JSON on stderr',
+      })
+      .option('log-prompts', {
+        type: 'boolean',
+        default: false,
+        describe: 'write prompts into the log',
+      }),
+  async run(args, context) {
+    const keys = [...(await keysOf(args.apiKeyFile)), ...keysIn(process.env[KEYS_VARIABLE] ?? '', ',')];
+    const host = args.host ?? '127.0.0.1';
+    const [{ createOpenAIHandler, openModelFolder, serve: listen }, { pino }] = await Promise.all([
+      import('@cqil/plugin-openai'),
+      import('pino'),
+    ]);
+    const session = args.threads === undefined ? {} : { session: { threads: args.threads } };
+    const folders: ModelFolder[] = [];
+    try {
+      for (const path of args.models) {
+        folders.push(await openModelFolder(path, { variants: args.variants, eager: true, ...session }));
+      }
+      const { sources, failure } = watched(distinct(folders));
+      const logger = pino(
+        { level: args.logLevel, base: null },
+        { write: (line) => context.stderr.write(line) },
+      );
+      const options: HandlerOptions = {
+        models: sources,
+        apiKeys: keys,
+        page: args.page,
+        metrics: args.metrics,
+        logger,
+        logPrompts: args.logPrompts,
+        fallbacks: args.fallBack ? fallbacksOf(folders) : {},
+        onError: (cause) => logger.error({ err: cause }, 'fault in a model'),
+        ...(args.cors === undefined ? {} : { cors: { origins: args.cors.includes('*') ? '*' : args.cors } }),
+        ...(args.maxWaiting === undefined ? {} : { maxWaiting: args.maxWaiting }),
+        ...(args.deadline === undefined ? {} : { deadlineMs: args.deadline * 1000 }),
+      };
+      const handler = createOpenAIHandler(options);
+      const server = await listen(handler, { hostname: host, port: args.port ?? 8080 });
+      const models = sources.map(({ id }) => id);
+      logger.info({ url: server.url, models }, 'listening');
+      context.note(`${models.join(', ')} at ${server.url}${args.page ? ', with a page to chat' : ''}`);
+      if (keys.length === 0 && !isLoopback(host)) {
+        context.note('Everyone who reaches this address can use the models: no API key is set.');
+      }
+      try {
+        await Promise.race([stopped(context), failure]);
+      } finally {
+        // What is under way ends well; a second signal ends the process at once.
+        await server.close({ drainMs: (args.drain ?? 30) * 1000 });
+        logger.info('closed');
+      }
+      return { document: { url: server.url, models } };
+    } finally {
+      await Promise.all(folders.map((folder) => folder.dispose()));
+    }
+  },
+});
+
+function stopped({ signal }: CommandContext): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** The sources, and a promise that is broken when one that must be there from the start cannot be opened. */
+function watched(sources: readonly FolderSource[]): {
+  readonly sources: readonly ModelSource[];
+  readonly failure: Promise<never>;
+} {
+  let fail: (cause: unknown) => void = () => {};
+  const failure = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  failure.catch(() => {});
+  const all = sources.map((source): ModelSource => {
+    const { id, created, eager = false } = source;
+    const open = async () => {
+      try {
+        return await source.open();
+      } catch (cause) {
+        if (eager) fail(cause);
+        throw cause;
+      }
+    };
+    return { id, created, eager, open };
+  });
+  return { sources: all, failure };
+}
+
+/** A folder that is named, and lies beside another that is, is served once, as that one's variant. */
+function distinct(folders: readonly ModelFolder[]): FolderSource[] {
+  const variants = new Set(folders.flatMap(({ sources }) => sources.slice(1)).map((source) => source.folder));
+  const sources = folders.flatMap((one) =>
+    one.sources.filter((source, i) => i > 0 || !variants.has(source.folder)),
+  );
+  return [...new Map(sources.map((source) => [source.folder, source])).values()];
+}
+
+/** From each model that has variants to the one of the fewest steps. */
+function fallbacksOf(folders: readonly ModelFolder[]): Record<string, string> {
+  return Object.fromEntries(
+    folders.flatMap(({ sources }) => {
+      const [model, ...variants] = sources;
+      const fastest = variants.at(-1);
+      return model === undefined || fastest === undefined ? [] : [[model.id, fastest.id]];
+    }),
+  );
+}
+
+async function keysOf(file: string | undefined): Promise<string[]> {
+  if (file === undefined) return [];
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new UsageError('FILE_UNREADABLE', `${file} cannot be read.`, {
+      expected: 'a file with a key on each line',
+      found: cause instanceof Error ? cause.message : String(cause),
+      hint: 'check the path',
+      cause,
+    });
+  }
+  const keys = keysIn(text, '\n').filter((line) => !line.startsWith('#'));
+  if (keys.length > 0) return keys;
+  // A server that was to have keys must not stand open.
+  throw new UsageError('API_KEYS_MISSING', `${file} holds no key.`, {
+    expected: 'a key on each line',
+    found: 'none',
+    hint: 'write a key into it',
+  });
+}
+
+function keysIn(text: string, separator: string): string[] {
+  return text
+    .split(separator)
+    .map((key) => key.trim())
+    .filter((key) => key !== '');
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
