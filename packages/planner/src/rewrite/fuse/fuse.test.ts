@@ -196,6 +196,22 @@ describe('attention', () => {
       expect(await checkFused(source, model, { padding: 'none' })).toMatchObject({ ok: true });
     });
 
+    it('limits attention to windows as masks do', async () => {
+      const source = await readModel(path.join(testdata, 'families/gemma3_text/optimum/onnx/model.onnx'));
+      const { model } = await fuse(source, { padding: 'none' });
+      const windows = attentions(model).map((node) => intAttribute(node, 'local_window_size'));
+      expect(windows.filter((window) => window === undefined).length).toBeGreaterThan(0);
+      const [window] = windows.filter((size) => size !== undefined);
+      // Prompts of the check are longer.
+      expect(window).toBeLessThan(12);
+      expect(attentions(model).every(({ input }) => input.length <= 9)).toBe(true);
+      expect((await checkFused(source, model, { padding: 'none' })).logits).toBeLessThan(1e-4);
+      for (const node of attentions(model)) {
+        for (const attribute of node.attribute) if (attribute.name === 'local_window_size') attribute.i += 1n;
+      }
+      expect((await checkFused(source, model, { padding: 'none' })).logits).toBeGreaterThan(1e-3);
+    });
+
     it('is wrong for padding on the left, which the other form is right for', async () => {
       const source = await llama();
       const { model: none } = await fuse(source, { padding: 'none' });
@@ -206,6 +222,32 @@ describe('attention', () => {
       expect(wrong.logits).toBeGreaterThan(0.01);
       expect((await checkFused(source, left)).logits).toBeLessThan(1e-4);
     });
+  });
+
+  it('takes several tokens behind a cache', async () => {
+    for (const [folder, padding] of [
+      ['optimum/llama', 'left'],
+      ['families/gemma3_text/optimum', 'left'],
+      ['families/gemma3_text/optimum', 'none'],
+    ] as const) {
+      const file = path.join(testdata, folder, 'onnx/model.onnx');
+      const { model } = await fuse(await readModel(file), { padding });
+      const fused = path.join(dir, 'chunks', 'model.onnx');
+      await writeModel(model, fused);
+      const ids = Array.from({ length: 14 }, (_, i) => (i * 37 + 5) % 256);
+      const logits: Float32Array[] = [];
+      for (const each of [file, fused]) {
+        const decoder = await DecoderSession.open(each);
+        const { cache } = await decoder.forward({ inputIds: [ids.slice(0, 5)] });
+        const next = await decoder.forward({ inputIds: [ids.slice(5)], cache });
+        logits.push(Float32Array.from(next.logits.data));
+        await decoder.dispose();
+      }
+      const [before, after] = logits as [Float32Array, Float32Array];
+      expect(Math.max(...before.map((value, i) => Math.abs(value - (after[i] as number))))).toBeLessThan(
+        1e-4,
+      );
+    }
   });
 
   it('takes soft caps of scores', async () => {

@@ -200,6 +200,10 @@ class Emitter {
       scale: { float: core.scale },
     };
     if (core.rule.softcap !== undefined) attributes.softcap = { float: core.rule.softcap };
+    // As a mask a window means the same in every version; but masks are what not all kernels take.
+    if (core.rule.window !== undefined && shared.padding === 'none') {
+      attributes.local_window_size = { int: core.rule.window };
+    }
     if (rotary !== undefined) {
       attributes.do_rotary = { int: 1 };
       attributes.rotary_interleaved = { int: rotary.interleaved ? 1 : 0 };

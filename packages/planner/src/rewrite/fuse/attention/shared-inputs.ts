@@ -66,11 +66,11 @@ export class SharedInputs {
 
   /**
    * Float `[batch, 1, seq, past + seq]`, 0 where a query may look and a large negative number elsewhere; `''` where the
-   * operator's own causal mask is enough. What the operator hides itself need not be hidden here.
+   * operator's own mask is enough. What is hidden by that, later keys, need not be hidden here.
    */
   bias(window: number | undefined, type: number): string {
-    const mask = this.padding === 'left' ? this.roles.mask : undefined;
-    if (mask === undefined && window === undefined) return '';
+    const { mask } = this.roles;
+    if (this.padding === 'none' || (mask === undefined && window === undefined)) return '';
     return this.#once(`bias.${window ?? 'all'}.${type}`, () => {
       const kept = mask === undefined ? undefined : this.#keptKeys(mask.name);
       if (window === undefined) return this.#expanded(this.#hidden(kept as string, type));
@@ -105,7 +105,7 @@ export class SharedInputs {
     });
   }
 
-  /** bool `[seq, total]`: keys no further back than a window. */
+  /** bool `[1, 1, seq, total]`: keys no further back than a window. */
   #insideWindow(window: number): string {
     return this.#once(`window.${window}`, () => {
       const [zero, one] = [this.#ints('zero', 0), this.#ints('one', 1)];
@@ -114,7 +114,11 @@ export class SharedInputs {
       const keys = this.#node('Range', [zero, total, one]);
       const queries = this.#node('Range', [this.#node('Sub', [total, seq]), total, one]);
       const first = this.#node('Sub', [queries, this.#ints(`window_${window}`, window)]);
-      return this.#node('Greater', [keys, this.#node('Unsqueeze', [first, this.#ints('axis_1', [1])])]);
+      const inside = this.#node('Greater', [
+        keys,
+        this.#node('Unsqueeze', [first, this.#ints('axis_1', [1])]),
+      ]);
+      return this.#node('Unsqueeze', [inside, this.#ints('axes_0_1', [0, 1])]);
     });
   }
 
