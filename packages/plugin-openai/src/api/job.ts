@@ -7,6 +7,9 @@ import type { Sampling } from './sampling.js';
 import { callSchema, type Tooling } from './tools.js';
 import type { Frame, Writer } from './writer.js';
 
+/** Leaves room for the seeds of further choices. */
+const LARGEST_SEED = 2 ** 52;
+
 /** What one choice is generated from. */
 export type ChoiceRequest = Omit<TextRequest, 'signal'>;
 
@@ -60,7 +63,7 @@ export function choicesFor(
   }
   checkIds(model, sampling.logitBias.keys(), 'logit_bias');
   const maxTokens = tokensFor(model, promptIds.length, sampling.maxTokens, wanted);
-  const seed = sampling.seed ?? randomInt(2 ** 32);
+  const seed = (sampling.seed ?? randomInt(2 ** 32)) % LARGEST_SEED;
   return Array.from({ length: wanted.n }, (_, i) => ({
     promptIds,
     maxTokens,

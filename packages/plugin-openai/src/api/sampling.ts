@@ -27,7 +27,8 @@ export const samplingSchema = {
   presence_penalty: between(-2, 2).nullish(),
   frequency_penalty: between(-2, 2).nullish(),
   logit_bias: z.record(z.string().regex(/^\d{1,9}$/, 'keys must be token ids'), between(-100, 100)).nullish(),
-  seed: z.number().int().nullish(),
+  // Any whole number, as large as JSON may write it.
+  seed: z.number().refine(Number.isInteger, 'a whole number').nullish(),
   stop: z.union([z.string().min(1), z.array(z.string().min(1))]).nullish(),
   top_k: count.nullish(),
   min_p: between(0, 1).nullish(),
