@@ -55,6 +55,8 @@ export class BatchedDecoder implements StepModel {
   #reading: Waiting[] = [];
   #arriving: Waiting[] = [];
   #pumping = false;
+  /** Of all rows, step after step. */
+  #logits: Float32Array | undefined;
   #disposed = false;
 
   private constructor(decoder: DecoderSession, steps: InPlaceSteps, slots: number, chunk: number) {
@@ -240,13 +242,14 @@ export class BatchedDecoder implements StepModel {
       const past = this.#slots.slice(0, rows).map(({ length }) => length);
       const { logits } = await this.#steps.run(
         { bindings: this.#buffers.bindings(0, rows), ids, past },
-        { keepLast: true },
+        { keepLast: true, into: this.#logits },
       );
       const vocabulary = logits.dims[2];
+      this.#logits ??= new Float32Array(this.#slots.length * vocabulary);
       for (const waiting of steps) {
         const { row } = waiting.slot!;
-        // A copy: the whole must not live as long as one row is looked at.
-        const data = logits.data.slice(row * vocabulary, (row + 1) * vocabulary);
+        const own = logits.data.subarray(row * vocabulary, (row + 1) * vocabulary);
+        const data = copyTo(own, waiting.request.into);
         waiting.read = 1;
         waiting.logits = [{ dims: [1, 1, vocabulary], data }];
         this.#answer(waiting);
@@ -275,7 +278,7 @@ export class BatchedDecoder implements StepModel {
       this.#buffers.reserve(slot.length + part.length);
       const { logits } = await this.#steps.run(
         { bindings: this.#buffers.bindings(slot.row, 1), ids: [part], past: [slot.length] },
-        { keepLast: !all, signal: request.signal },
+        { keepLast: !all, signal: request.signal, into: all && part.length > 1 ? undefined : request.into },
       );
       waiting.read += part.length;
       slot.length += part.length;
@@ -313,6 +316,12 @@ export class BatchedDecoder implements StepModel {
     }
     waiting.reject(error);
   }
+}
+
+function copyTo(values: Float32Array, into: Float32Array | undefined): Float32Array {
+  if (into === undefined || into.length < values.length) return values.slice();
+  into.set(values);
+  return into.subarray(0, values.length);
 }
 
 function joinPositions(parts: readonly Logits[]): Logits {

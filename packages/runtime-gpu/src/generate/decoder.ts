@@ -30,6 +30,11 @@ export interface ForwardRequest {
   readonly outputs?: readonly string[];
   /** Positions that the cache is to hold in the end, where that is known: room is made once. */
   readonly capacity?: number;
+  /**
+   * Memory that the logits may be written to: those of the result may then lie in it, and are gone when it is used
+   * again. Who looks at one step's logits after the other spares the making of an array for each.
+   */
+  readonly into?: Float32Array;
   /** Ends the step early. */
   readonly signal?: AbortSignal;
 }
@@ -142,6 +147,7 @@ export class DecoderSession {
       outputs: request.outputs ?? [],
       advance: request.returnCache !== false,
       capacity: request.capacity,
+      into: request.into,
       signal: request.signal,
     });
     return { ...result, cache: result.cache ?? new KeptCache(this.signature.cache, [], {}) };

@@ -2,8 +2,10 @@ import { InferenceError } from '../errors.js';
 import type { InPlaceCache } from '../kv/in-place-cache.js';
 import type { InPlaceKeyValues } from '../kv/in-place-key-values.js';
 import type { Bindings, KeyValueBuffers } from '../kv/key-value-buffers.js';
+import type { Binding } from '../session/native/binding.js';
+import type { ResidentTensor } from '../session/native/resident-tensor.js';
 import { asFloat32, integerTensor } from '../tensor/make.js';
-import type { TensorValue } from '../tensor/types.js';
+import type { TensorOf, TensorValue } from '../tensor/types.js';
 import { type Logits, logitsShape } from './logits.js';
 import type { DecoderSignature } from './signature.js';
 
@@ -17,6 +19,7 @@ export interface InPlaceStep {
   readonly advance: boolean;
   /** Positions to make room for at once; the tokens at hand when absent. */
   readonly capacity: number | undefined;
+  readonly into: Float32Array | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -39,7 +42,14 @@ export interface RowRun {
 export interface RowRunOptions {
   readonly keepLast: boolean;
   readonly outputs?: readonly string[];
+  /** Where the logits may be written, if they fit. */
+  readonly into?: Float32Array | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+interface LogitsTarget {
+  readonly tensor: TensorOf<'float32'>;
+  readonly resident: ResidentTensor;
 }
 
 interface RunResult {
@@ -51,6 +61,8 @@ interface RunResult {
 export class InPlaceSteps {
   readonly keyValues: InPlaceKeyValues;
   readonly #signature: DecoderSignature;
+  readonly #bound = new WeakMap<Bindings, Binding>();
+  readonly #targets = new WeakMap<Float32Array, LogitsTarget>();
 
   constructor(keyValues: InPlaceKeyValues, signature: DecoderSignature) {
     this.keyValues = keyValues;
@@ -90,20 +102,55 @@ export class InPlaceSteps {
     const outputs = (options.outputs ?? []).filter((name) => bindings.outputs[name] === undefined);
     const counts = ids.map((row) => row.length);
     const ragged = counts.some((count) => count !== counts[0]);
-    const results = await this.keyValues.session.execute(
-      { ...this.#feeds(ids, past, keepLast && !ragged), ...bindings.feeds },
-      {
-        [signature.logits]: 'tensor',
-        ...Object.fromEntries(outputs.map((name) => [name, 'tensor' as const])),
-        ...bindings.outputs,
-      },
+    const positions = keepLast && !ragged && signature.logitsToKeep !== undefined ? 1 : Math.max(...counts);
+    const target = this.#target(options.into, ids.length, positions);
+    const results = await this.keyValues.session.runBound(
+      this.#binding(bindings, outputs),
+      this.#feeds(ids, past, keepLast && !ragged),
       signal === undefined ? {} : { signal },
+      target === undefined ? {} : { [signature.logits]: target.resident },
     );
-    const logits = results[signature.logits]!;
+    const logits = target?.tensor ?? results[signature.logits]!;
     return {
       logits: alignEnds(logits, signature.logits, counts, keepLast),
       outputs: Object.fromEntries(outputs.map((name) => [name, results[name]!])),
     };
+  }
+
+  #binding(bindings: Bindings, outputs: readonly string[]): Binding {
+    const bind = () =>
+      this.keyValues.session.bind(bindings.feeds, {
+        [this.#signature.logits]: 'tensor',
+        ...Object.fromEntries(outputs.map((name) => [name, 'tensor' as const])),
+        ...bindings.outputs,
+      });
+    if (outputs.length > 0) return bind();
+    let known = this.#bound.get(bindings);
+    if (known === undefined) {
+      known = bind();
+      this.#bound.set(bindings, known);
+    }
+    return known;
+  }
+
+  /** The caller's memory for logits, where it is known to be what the graph will give. */
+  #target(into: Float32Array | undefined, batch: number, positions: number): LogitsTarget | undefined {
+    const info = this.keyValues.session.outputs.find(({ name }) => name === this.#signature.logits)!;
+    const vocabulary = info.shape[2];
+    if (into === undefined || info.elementType !== 'float32' || typeof vocabulary !== 'number')
+      return undefined;
+    const length = batch * positions * vocabulary;
+    if (into.length < length) return undefined;
+    const known = this.#targets.get(into);
+    if (known?.tensor.dims[0] === batch && known.tensor.dims[1] === positions) return known;
+    const tensor = {
+      type: 'float32',
+      dims: [batch, positions, vocabulary],
+      data: into.subarray(0, length),
+    } as const;
+    const made = { tensor, resident: this.keyValues.session.resident(tensor) };
+    this.#targets.set(into, made);
+    return made;
   }
 
   /** Cache entries that were asked for by name: they lie in the buffers, with room behind them. */

@@ -16,6 +16,8 @@ export class SequenceReader {
   readonly #options: ReaderOptions;
   readonly #ids: number[] = [];
   #cache: StepCache | undefined;
+  /** One position's logits, step after step. */
+  #logits: Float32Array | undefined;
 
   constructor(model: StepModel, options: ReaderOptions) {
     this.#model = model;
@@ -51,7 +53,7 @@ export class SequenceReader {
   /**
    * Reads on.
    *
-   * @returns the logits of each of the tokens, or of the last alone
+   * @returns the logits of each of the tokens, or of the last alone; until the next are read
    * @throws the signal's reason when aborted, and what `forward` throws; what was read before stays usable
    */
   async read(ids: readonly number[], keep: 'all' | 'last'): Promise<LogitRows> {
@@ -61,10 +63,12 @@ export class SequenceReader {
       inputIds: [ids],
       keep,
       capacity,
+      ...(this.#logits === undefined || (keep === 'all' && ids.length > 1) ? {} : { into: this.#logits }),
       ...(this.#cache === undefined ? {} : { cache: this.#cache }),
       ...(signal === undefined ? {} : { signal }),
     });
     this.#cache = cache;
+    this.#logits ??= new Float32Array(logits.dims[2]);
     for (const id of ids) this.#ids.push(id);
     signal?.throwIfAborted();
     return new LogitRows(logits);

@@ -16,6 +16,8 @@ export interface StepRequest {
   readonly keep?: 'all' | 'last';
   /** Positions that will be needed in all. */
   readonly capacity?: number;
+  /** Memory that the logits may be written to; see `ForwardRequest`. */
+  readonly into?: Float32Array;
   readonly signal?: AbortSignal;
 }
 

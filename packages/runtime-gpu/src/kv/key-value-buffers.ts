@@ -49,6 +49,8 @@ export class KeyValueBuffers {
   busy = false;
   readonly #session: NativeSession;
   readonly #entries: Entry[];
+  /** The same object as long as the memory is the same. */
+  readonly #bindings = new Map<string, Bindings>();
 
   constructor(session: NativeSession, shapes: readonly BufferShape[], batch: number, capacity: number) {
     this.batch = batch;
@@ -94,6 +96,15 @@ export class KeyValueBuffers {
   /** For a run over some rows; all of them when absent. */
   bindings(first = 0, count = this.batch - first): Bindings {
     const key = `${first}+${count}`;
+    let known = this.#bindings.get(key);
+    if (known === undefined) {
+      known = this.#bind(key, first, count);
+      this.#bindings.set(key, known);
+    }
+    return known;
+  }
+
+  #bind(key: string, first: number, count: number): Bindings {
     return bind(this.#entries, (entry) => {
       let part = entry.parts.get(key);
       if (part === undefined) {
@@ -151,10 +162,12 @@ export class KeyValueBuffers {
   dispose(): void {
     if (this.lineage.ended) return;
     this.lineage.end();
+    this.#bindings.clear();
     for (const entry of this.#entries.splice(0)) free(entry);
   }
 
   #replace(entry: Entry, capacity: number): void {
+    this.#bindings.clear();
     const { type, heads, size } = entry.shape;
     const tensor = zeroTensor(type, [this.batch, heads, capacity, size]);
     const before = entry.data === undefined ? undefined : { ...entry };

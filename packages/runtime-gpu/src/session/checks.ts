@@ -17,6 +17,11 @@ export function checkNames(inputs: readonly ValueInfo[], feeds: Readonly<Record<
       found: `no ${list(missing)}`,
     });
   }
+  checkNoUnknown(inputs, feeds);
+}
+
+/** @throws InferenceError `INPUT_UNKNOWN` */
+export function checkNoUnknown(inputs: readonly ValueInfo[], feeds: Readonly<Record<string, unknown>>): void {
   const known = new Set(inputs.map((input) => input.name));
   const unknown = Object.keys(feeds).filter((name) => !known.has(name));
   if (unknown.length > 0) {

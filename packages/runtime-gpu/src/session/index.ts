@@ -1,5 +1,6 @@
 export { freeTensor } from './native/adopted-tensor.js';
-export { NativeSession, type OutputTarget } from './native/native-session.js';
+export type { Binding, OutputTarget } from './native/binding.js';
+export { NativeSession } from './native/native-session.js';
 export type { ResidentTensor } from './native/resident-tensor.js';
 export { openSession } from './open.js';
 export { keepQuiet } from './telemetry.js';

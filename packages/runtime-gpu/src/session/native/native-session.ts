@@ -5,13 +5,12 @@ import { runError } from '../ort-errors.js';
 import type { RunOptions, Session, SessionOptions, ValueInfo } from '../types.js';
 import { adoptTensor } from './adopted-tensor.js';
 import type { Pointer } from './api.js';
+import { Binding, type OutputTarget } from './binding.js';
 import { callAsync, check, type OrtLibrary } from './library.js';
+import { type NameList, nameList } from './name-list.js';
 import { ResidentTensor } from './resident-tensor.js';
 import { createSessionOptions, LOG_LEVELS } from './session-options.js';
 import { type Border, readBorder } from './value-infos.js';
-
-/** Where an output goes: into memory that ONNX Runtime makes (`tensor`), or into memory that was given. */
-export type OutputTarget = 'tensor' | ResidentTensor;
 
 /** Everything that native code reads or writes while a run goes on, so that nothing of it is collected. */
 const inUse = new Set<readonly unknown[]>();
@@ -23,7 +22,7 @@ export class NativeSession implements Session {
   readonly inputs: readonly ValueInfo[];
   readonly outputs: readonly ValueInfo[];
   readonly #library: OrtLibrary;
-  readonly #inputs: ReadonlyMap<string, ValueInfo>;
+  readonly #inputNames: NameList;
   #session: Pointer | undefined;
   readonly #running = new Set<Promise<unknown>>();
   #released: Promise<void> | undefined;
@@ -35,7 +34,10 @@ export class NativeSession implements Session {
     this.outputs = border.outputs;
     this.#library = library;
     this.#session = session;
-    this.#inputs = new Map(border.inputs.map((input) => [input.name, input]));
+    this.#inputNames = nameList(
+      library,
+      border.inputs.map((input) => input.name),
+    );
   }
 
   /**
@@ -94,17 +96,46 @@ export class NativeSession implements Session {
    * @returns the outputs that ONNX Runtime made memory for
    * @throws as `Session.run`; InferenceError `TENSOR_DISPOSED`
    */
-  async execute(
+  execute(
     feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
     outputs: Readonly<Record<string, OutputTarget>>,
     options: RunOptions = {},
   ): Promise<Record<string, TensorValue>> {
+    return this.runBound(this.bind({}, outputs), feeds, options);
+  }
+
+  /**
+   * What many runs have in common, prepared once: some of the inputs, and where the outputs go.
+   *
+   * @throws InferenceError `INPUT_UNKNOWN`, `INPUT_TYPE`, `INPUT_SHAPE`, `OUTPUT_UNKNOWN`, `TENSOR_DISPOSED`
+   */
+  bind(
+    feeds: Readonly<Record<string, ResidentTensor>>,
+    outputs: Readonly<Record<string, OutputTarget>>,
+  ): Binding {
+    const fetches = Object.keys(outputs);
+    checkFetches(this.outputs, fetches);
+    return new Binding(this.inputs, feeds, outputs, this.#nameList(fetches));
+  }
+
+  /**
+   * Runs the graph once.
+   *
+   * @param feeds one tensor for every input that is not bound
+   * @param into replaces where outputs go, for this run
+   * @returns the outputs that ONNX Runtime made memory for
+   * @throws as `execute`
+   */
+  async runBound(
+    binding: Binding,
+    feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
+    options: RunOptions = {},
+    into: Readonly<Record<string, ResidentTensor>> = {},
+  ): Promise<Record<string, TensorValue>> {
     options.signal?.throwIfAborted();
     const session = this.#alive();
-    const fetches = Object.keys(outputs);
-    checkNames(this.inputs, feeds);
-    checkFetches(this.outputs, fetches);
-    const run = this.#run(session, feeds, outputs, fetches, options.signal);
+    checkNames(binding.open, feeds);
+    const run = this.#run(session, binding, feeds, into, options.signal);
     this.#running.add(run);
     try {
       return await run;
@@ -140,39 +171,36 @@ export class NativeSession implements Session {
 
   async #run(
     session: Pointer,
+    binding: Binding,
     feeds: Readonly<Record<string, TensorValue | ResidentTensor>>,
-    outputs: Readonly<Record<string, OutputTarget>>,
-    fetches: readonly string[],
+    into: Readonly<Record<string, ResidentTensor>>,
     signal: AbortSignal | undefined,
   ): Promise<Record<string, TensorValue>> {
     const library = this.#library;
     const { api } = library;
-    const inputValues = new BigUint64Array(this.inputs.length);
-    const outputValues = new BigUint64Array(Math.max(1, fetches.length));
+    const inputValues = binding.inputValues.slice();
+    const outputValues = binding.outputValues.slice();
     const temporary: ResidentTensor[] = [];
-    const held: unknown[] = [inputValues, outputValues, feeds, outputs];
+    const held: unknown[] = [inputValues, outputValues, binding, feeds, into];
     let settings: Pointer | undefined;
     inUse.add(held);
     try {
-      this.inputs.forEach((input, i) => {
+      binding.openAt.forEach((at, i) => {
+        const input = binding.open[i]!;
         const feed = feeds[input.name]!;
         checkFeed(input, feed);
         if (feed instanceof ResidentTensor) {
-          inputValues[i] = feed.value;
+          inputValues[at] = feed.value;
           return;
         }
         const made = ResidentTensor.over(library, feed, input.name);
         temporary.push(made);
         held.push(made.memory);
-        inputValues[i] = made.value;
+        inputValues[at] = made.value;
       });
-      fetches.forEach((name, i) => {
-        const target = outputs[name]!;
-        if (target instanceof ResidentTensor) outputValues[i] = target.value;
-      });
-      const inputNames = this.#nameList(this.inputs.map((input) => input.name));
-      const outputNames = this.#nameList(fetches);
-      held.push(inputNames, outputNames);
+      for (const [name, tensor] of Object.entries(into)) {
+        outputValues[binding.fetches.indexOf(name)] = tensor.value;
+      }
       settings = this.#runOptions();
       const terminate = () => {
         // Between two of its nodes the run ends with an error; the listener is gone before the options are released.
@@ -184,11 +212,11 @@ export class NativeSession implements Session {
           api.Run,
           session,
           settings,
-          inputNames.pointers,
+          this.#inputNames.pointers,
           inputValues,
-          inputValues.length,
-          outputNames.pointers,
-          fetches.length,
+          this.inputs.length,
+          binding.outputNames.pointers,
+          binding.fetches.length,
           outputValues,
         );
         check(api, status);
@@ -198,7 +226,7 @@ export class NativeSession implements Session {
       } finally {
         signal?.removeEventListener('abort', terminate);
       }
-      return this.#results(outputs, fetches, outputValues);
+      return this.#results(binding, into, outputValues);
     } finally {
       inUse.delete(held);
       if (settings !== undefined) api.ReleaseRunOptions(settings);
@@ -207,21 +235,22 @@ export class NativeSession implements Session {
   }
 
   #results(
-    outputs: Readonly<Record<string, OutputTarget>>,
-    fetches: readonly string[],
+    binding: Binding,
+    into: Readonly<Record<string, ResidentTensor>>,
     values: BigUint64Array,
   ): Record<string, TensorValue> {
     const results: Record<string, TensorValue> = {};
     let failure: { readonly error: unknown } | undefined;
-    fetches.forEach((name, i) => {
-      if (outputs[name] !== 'tensor') return;
+    for (const at of binding.madeAt) {
+      const name = binding.fetches[at]!;
+      if (into[name] !== undefined) continue;
       // Every value is taken into care, also after one that cannot be handed out.
       try {
-        results[name] = adoptTensor(this.#library, values[i]!, name);
+        results[name] = adoptTensor(this.#library, values[at]!, name);
       } catch (error) {
         failure ??= { error };
       }
-    });
+    }
     if (failure !== undefined) throw failure.error;
     return results;
   }
@@ -250,31 +279,3 @@ export class NativeSession implements Session {
 
 /** Who asks for ever new sets of outputs does not fill the memory with their names. */
 const MOST_NAME_LISTS = 64;
-
-interface NameList {
-  readonly text: Uint8Array;
-  /** `const char*[]` into `text`. */
-  readonly pointers: BigUint64Array;
-}
-
-function nameList(library: OrtLibrary, names: readonly string[]): NameList {
-  const encoded = names.map((name) => Buffer.from(`${name}\0`));
-  const text = new Uint8Array(
-    Math.max(
-      8,
-      encoded.reduce((sum, { length }) => sum + length, 0),
-    ),
-  );
-  const pointers = new BigUint64Array(Math.max(1, names.length));
-  // Past 64 bytes an array's memory lies outside the JavaScript heap and does not move; asking for `buffer` moves a
-  // smaller one's there.
-  void text.buffer;
-  const base = library.ffi.address(text);
-  let at = 0;
-  encoded.forEach((bytes, i) => {
-    text.set(bytes, at);
-    pointers[i] = base + BigInt(at);
-    at += bytes.length;
-  });
-  return { text, pointers };
-}
