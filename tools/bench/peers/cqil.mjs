@@ -17,11 +17,12 @@ await serveEngine(async () => {
       const prefillMs = performance.now() - start;
       const tokenMs = [];
       const ids = [];
+      const into = new Float32Array(step.logits.dims[2]);
       for (let i = 0; i < decode; i++) {
         start = performance.now();
         const id = argmax(step.logits.data);
         ids.push(id);
-        step = await decoder.forward({ inputIds: [[id]], keep: 'last', cache: step.cache });
+        step = await decoder.forward({ inputIds: [[id]], keep: 'last', cache: step.cache, into });
         tokenMs.push(performance.now() - start);
       }
       step.cache.dispose();

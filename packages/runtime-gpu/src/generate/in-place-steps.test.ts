@@ -67,6 +67,20 @@ describe.each(['genai-fp32/llama', 'genai-fp32/qwen2', 'genai-int4/llama'])('%s'
     expect(b.cache.tensors).not.toEqual(a.cache.tensors);
   });
 
+  it('writes logits where it is told to, if they fit', async () => {
+    const decoder = await open(path);
+    const into = new Float32Array(512);
+    const prompt = await decoder.forward({ inputIds: [IDS], into });
+    const first = await decoder.forward({ inputIds: [[1]], cache: prompt.cache });
+    const same = await decoder.forward({ inputIds: [[1]], cache: prompt.cache, into });
+    expect(prompt.logits.data.buffer).not.toBe(into.buffer);
+    expect(same.logits.data.buffer).toBe(into.buffer);
+    expect(same.logits).toEqual(first.logits);
+    const next = await decoder.forward({ inputIds: [[2]], cache: first.cache, into });
+    expect(next.logits.data).toEqual(same.logits.data);
+    expect(next.logits.data).not.toEqual(first.logits.data);
+  });
+
   it('is cut back, and says when a handle went with it', async () => {
     const decoder = await open(path);
     const prompt = await decoder.forward({ inputIds: [IDS.slice(0, 4)], keep: 'last' });
