@@ -85,6 +85,7 @@ function notesOn(passes: readonly FusePassReport[], options: FuseOptions): strin
     notes.push(
       `Rotary embeddings are tables of ${options.maxPositions ?? DEFAULT_POSITIONS} positions now: ONNX Runtime refuses ` +
         'longer sequences, padding included.',
+      'Positions are counted from the beginning of the cache; position_ids are no longer read for them.',
     );
   }
   if (applied('attention') === 0) return notes;

@@ -159,7 +159,8 @@ async function longLength(
   for (const operation of before) {
     for (const input of operation.inputs) {
       for (const number of (await values.numbers(input)) ?? []) {
-        if (Number.isInteger(number) && number < 2 ** 31) largest = Math.max(largest, number);
+        // Ends of slices that mean "to the end" are no windows.
+        if (Number.isInteger(number) && number < 2 ** 31 - 1) largest = Math.max(largest, number);
       }
     }
   }
