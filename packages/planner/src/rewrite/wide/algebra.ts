@@ -68,6 +68,36 @@ export function meanGain(gains: readonly (Float64Array | undefined)[], hidden: n
   });
 }
 
+/** How many times as large or as small as the shared gain another may be: the rest of its block has the same step. */
+const FARTHEST = 64;
+
+/**
+ * Which of several norms' gains may be kept for all of them: the one that the others are nearest to, by the largest
+ * ratio anywhere. The matrices behind that norm need no folding then. None where a gain is 0, or so far from another
+ * that folding the ratio would spoil the blocks it is in.
+ *
+ * @returns its number, the first of equal ones
+ */
+export function nearestGain(gains: readonly (Float64Array | undefined)[]): number | undefined {
+  let best: { index: number; farthest: number } | undefined;
+  for (const [index, gain] of gains.entries()) {
+    if (gain === undefined) continue;
+    let farthest = 0;
+    for (const other of gains) {
+      for (let k = 0; k < gain.length; k++) {
+        const ratio = Math.abs((other?.[k] ?? 1) / (gain[k] as number));
+        // What another norm leaves nothing of, any norm can be in the place of.
+        if (ratio === 0) continue;
+        farthest = Number.isNaN(ratio) ? Number.POSITIVE_INFINITY : Math.max(farthest, ratio, 1 / ratio);
+        if (farthest === Number.POSITIVE_INFINITY) break;
+      }
+    }
+    if (farthest <= FARTHEST && farthest < (best?.farthest ?? Number.POSITIVE_INFINITY))
+      best = { index, farthest };
+  }
+  return best?.index;
+}
+
 /** Columns `from` to `from + width` of a matrix, to be the columns from `at` on of another. */
 export interface ColumnRun {
   readonly from: number;

@@ -15,9 +15,10 @@ import {
   rawByteLength,
   Tensor,
 } from '../../onnx/index.js';
-import { quantiseBlocks } from '../../quantise/index.js';
 import type { Names } from '../names.js';
-import type { WideMatrix } from './wide-matrix.js';
+import type { ConstantReader } from './constant-reader.js';
+import { type BlockFormat, packZeroPoints, type StoredBlocks, WideBlocks } from './wide-blocks.js';
+import type { WideMatrix, WidePiece } from './wide-matrix.js';
 
 /**
  * How the matrices of wide layers are stored:
@@ -28,9 +29,8 @@ import type { WideMatrix } from './wide-matrix.js';
  */
 export type WideStorage = 'auto' | 'float' | 'int4-blocks' | 'int8-blocks';
 
-export interface BlockStorage {
+export interface BlockStorage extends BlockFormat {
   readonly bits: 4 | 8;
-  readonly blockSize: number;
   readonly accuracyLevel: number | undefined;
 }
 
@@ -43,6 +43,7 @@ export function blockStorage(
   parts: readonly AffinePart[],
   inFeatures: number,
   storage: WideStorage,
+  stored: readonly (BlockFormat | undefined)[],
 ): BlockStorage | undefined {
   const [part] = parts as [AffinePart];
   const nodes = parts.flatMap((each) => each.nodes.filter(({ opType }) => opType === 'MatMulNBits'));
@@ -71,13 +72,19 @@ export function blockStorage(
       hint: 'Use the storage "auto" or "float".',
     });
   }
-  const accuracyLevel = part.accuracyLevel ?? (bits === 8 ? ACCURACY_OF_8_BITS : undefined);
-  return { bits, blockSize, accuracyLevel };
+  // That of a 4-bit source would have no fast kernel for 8 bits.
+  const was8 = own.some((each) => each.bits === 8);
+  const accuracyLevel = bits === 8 && !was8 ? ACCURACY_OF_8_BITS : part.accuracyLevel;
+  // Only what all members have can be gone on with; 8 bits need no offsets.
+  const [kind = 'symmetric'] = bits === 4 ? stored.map((each) => each?.kind) : [];
+  const common = stored.every((each) => each?.kind === kind) ? kind : 'symmetric';
+  return { bits, blockSize, kind: common, accuracyLevel };
 }
 
 /** Nodes of one wide layer, in the order in which they were made, with the weights that they read. */
 export class Emitter {
   readonly nodes: Node[] = [];
+  readonly #sums = new Map<string, string>();
 
   constructor(
     readonly model: Model,
@@ -147,13 +154,20 @@ export class Emitter {
    * `input · W + b`, W stored in floating point or in blocks.
    *
    * @param types of what is read and what is to be given
+   * @param blocks how it is stored; in floating point when `undefined`
    */
   product(
     name: string,
     input: string,
     matrix: WideMatrix,
     types: Pick<AffinePart, 'inputType' | 'outputType'>,
-    blocks: BlockStorage | undefined,
+    blocks:
+      | {
+          readonly storage: BlockStorage;
+          readonly constants: ConstantReader;
+          readonly kept: ReadonlyMap<WidePiece, StoredBlocks>;
+        }
+      | undefined,
   ): string {
     const { inFeatures, outFeatures, hasBias } = matrix.options;
     const { inputType, outputType } = types;
@@ -165,7 +179,19 @@ export class Emitter {
               encodeFloats((await matrix.read()).weight, inputType),
             ),
           ])
-        : this.#blockProduct(name, input, matrix, inputType, blocks);
+        : this.#blockProduct(
+            name,
+            input,
+            new WideBlocks(
+              matrix,
+              blocks.storage,
+              inputType === DataType.FLOAT16 ? 'float16' : 'float32',
+              blocks.constants,
+              blocks.kept,
+            ),
+            inputType,
+            blocks.storage,
+          );
     if (hasBias) {
       const bias = this.#computed(`${name}.bias`, inputType, [outFeatures], async () =>
         encodeFloats((await matrix.read()).bias as Float32Array, inputType),
@@ -180,27 +206,34 @@ export class Emitter {
   #blockProduct(
     name: string,
     input: string,
-    matrix: WideMatrix,
+    wide: WideBlocks,
     inputType: number,
     storage: BlockStorage,
   ): string {
-    const { inFeatures, outFeatures } = matrix.options;
-    const { bits, blockSize, accuracyLevel } = storage;
+    const { inFeatures, outFeatures } = wide.matrix.options;
+    const { bits, blockSize, kind, accuracyLevel } = storage;
     const blocks = inFeatures / blockSize;
-    const scaleType = inputType === DataType.FLOAT16 ? 'float16' : 'float32';
-    const quantised = async () =>
-      quantiseBlocks((await matrix.read()).weight, { inFeatures, outFeatures, bits, blockSize, scaleType });
     const codes = this.#computed(
       `${name}.codes`,
       DataType.UINT8,
       [outFeatures, blocks, (blockSize * bits) / 8],
-      async () => (await quantised()).codes,
+      async () => (await wide.read(false)).codes,
     );
+    // In the order in which they are written, so that nothing is made twice.
     const scales = this.#computed(`${name}.scales`, inputType, [outFeatures, blocks], async () =>
-      encodeFloats((await quantised()).scales, inputType),
+      encodeFloats((await wide.read(kind === 'symmetric')).scales, inputType),
     );
+    const inputs = [input, codes, scales];
+    if (kind === 'zero-points') {
+      const dims = [outFeatures, Math.ceil((blocks * bits) / 8)];
+      inputs.push(
+        this.#computed(`${name}.zero_points`, DataType.UINT8, dims, async () =>
+          packZeroPoints((await wide.read(true)).zeroPoints, blocks, bits),
+        ),
+      );
+    }
     needContribOperators(this.model);
-    return this.node(name, 'MatMulNBits', [input, codes, scales], {
+    const value = this.node(name, 'MatMulNBits', inputs, {
       domain: 'com.microsoft',
       attributes: {
         K: { int: inFeatures },
@@ -210,6 +243,34 @@ export class Emitter {
         ...(accuracyLevel === undefined ? {} : { accuracy_level: { int: accuracyLevel } }),
       },
     });
+    if (kind !== 'offsets') return value;
+    const offsets = this.#computed(`${name}.offsets`, inputType, [blocks, outFeatures], async () =>
+      encodeFloats((await wide.read(true)).offsets, inputType),
+    );
+    const rest = this.node(`${name}/offsets`, 'MatMul', [this.#blockSums(input, blocks, blockSize), offsets]);
+    return this.node(`${name}/offsets`, 'Add', [value, rest]);
+  }
+
+  /** The sum of each block of a value `[batch, sequence, features]`; made once for all products that read it. */
+  #blockSums(input: string, blocks: number, blockSize: number): string {
+    const known = this.#sums.get(input);
+    if (known !== undefined) return known;
+    const name = `block_sums.${this.#sums.size}`;
+    const split = this.node(name, 'Reshape', [
+      input,
+      this.integers(`${name}.shape`, [0, 0, blocks, blockSize]),
+    ]);
+    const opset = this.model.opsets.get('') ?? 13;
+    const sums =
+      opset >= 13
+        ? this.node(name, 'ReduceSum', [split, this.integers(`${name}.axes`, [-1])], {
+            attributes: { keepdims: { int: 0 } },
+          })
+        : this.node(name, 'ReduceSum', [split], {
+            attributes: { axes: { ints: [-1] }, keepdims: { int: 0 } },
+          });
+    this.#sums.set(input, sums);
+    return sums;
   }
 
   #computed(

@@ -3,11 +3,12 @@ import type { LinearMap } from '../../linear/index.js';
 import { DataType, type Node } from '../../onnx/index.js';
 import { cloneNode } from '../../onnx/model.js';
 import { trimmed } from '../skip-norm.js';
-import { type ColumnRun, meanGain, type NormScaling } from './algebra.js';
+import { type ColumnRun, meanGain, type NormScaling, nearestGain } from './algebra.js';
 import type { WeightSlot } from './entry-norm.js';
 import type { MemberBranch, WideReader } from './members.js';
 import type { WideProduct } from './metadata.js';
 import { type BlockStorage, blockStorage, type Emitter, encodeFloats, type WideStorage } from './product.js';
+import { type StoredBlocks, sameFormat, storedBlocks } from './wide-blocks.js';
 import { type LatestMatrix, WideMatrix, type WidePiece } from './wide-matrix.js';
 
 export interface WideBranchOptions {
@@ -50,7 +51,10 @@ export class WideBranch {
   readonly products: WideProduct[] = [];
   readonly first: MemberBranch;
   readonly #parts: ReadonlyMap<LinearMap, AffinePart>;
+  readonly #stored: ReadonlyMap<LinearMap, StoredBlocks | undefined>;
   readonly #blocks: BlockStorage | undefined;
+  /** The member whose gain the shared norm keeps: its matrices stay as they are. */
+  #kept: number | undefined;
   #scaling: readonly NormScaling[] = [];
   #shared: Float64Array | undefined;
   #normOutput = '';
@@ -64,11 +68,12 @@ export class WideBranch {
     const { locator } = options.reader;
     const maps = members.flatMap(({ entries, exit }) => [...entries, exit]);
     this.#parts = new Map(maps.map((map) => [map, locator.locate(map)]));
+    const { constants } = options.reader;
+    this.#stored = new Map(maps.map((map) => [map, storedBlocks(this.partOf(map), constants)]));
     const [entry] = this.first.entries as [LinearMap];
-    this.#blocks = blockStorage(
-      this.#partsOf(members.flatMap(({ entries }) => entries)),
+    this.#blocks = this.#blocksOf(
+      members.flatMap(({ entries }) => entries),
       entry.inFeatures,
-      options.storage,
     );
   }
 
@@ -104,10 +109,9 @@ export class WideBranch {
     const hidden = (this.first.entries[0] as LinearMap).inFeatures;
     // In floating point folding is exact up to rounding, and a norm without gain is what engines are fastest at.
     if (this.#blocks !== undefined && norm.gain !== undefined) {
-      this.#shared = meanGain(
-        this.#scaling.map(({ gain }) => gain),
-        hidden,
-      );
+      const gains = this.#scaling.map(({ gain }) => gain);
+      this.#kept = nearestGain(gains);
+      this.#shared = this.#kept === undefined ? meanGain(gains, hidden) : gains[this.#kept];
     }
     this.#normOutput = norm.output;
     if (norm.shift !== undefined) this.#clear(norm.shift);
@@ -167,7 +171,7 @@ export class WideBranch {
 
   /** The last matrices of all members, one below the other: their outputs' sum. */
   async exit(name: string, input: string): Promise<string> {
-    const { reader, storage } = this.options;
+    const { reader } = this.options;
     const maps = this.members.map(({ exit }) => exit);
     const [like] = maps as [LinearMap];
     const inFeatures = maps.reduce((sum, map) => sum + map.inFeatures, 0);
@@ -180,7 +184,7 @@ export class WideBranch {
       pieces.push({ map, row });
       row += map.inFeatures;
     }
-    return this.#product(name, input, like, blockStorage(this.#partsOf(maps), inFeatures, storage), {
+    return this.#product(name, input, like, this.#blocksOf(maps, inFeatures), {
       inFeatures,
       outFeatures: like.outFeatures,
       hasBias: extra.length > 0 || maps.some(({ hasBias }) => hasBias),
@@ -211,8 +215,23 @@ export class WideBranch {
     return value;
   }
 
-  #partsOf(maps: readonly LinearMap[]): AffinePart[] {
-    return maps.map((map) => this.partOf(map));
+  #blocksOf(maps: readonly LinearMap[], inFeatures: number): BlockStorage | undefined {
+    const parts = maps.map((map) => this.partOf(map));
+    const stored = maps.map((map) => this.#stored.get(map));
+    return blockStorage(parts, inFeatures, this.options.storage, stored);
+  }
+
+  /** Pieces whose codes can stay: no norm is to be folded into them, and their blocks are those of the whole. */
+  #keptPieces(pieces: readonly WidePiece[], blocks: BlockStorage): Map<WidePiece, StoredBlocks> {
+    const kept = new Map<WidePiece, StoredBlocks>();
+    for (const piece of pieces) {
+      const stored = this.#stored.get(piece.map);
+      const { row = 0, norm, map } = piece;
+      const folded = norm !== undefined && norm !== this.#scaling[this.#kept ?? -1];
+      const aligned = row % blocks.blockSize === 0 && map.inFeatures % blocks.blockSize === 0;
+      if (stored !== undefined && !folded && aligned && sameFormat(stored, blocks)) kept.set(piece, stored);
+    }
+    return kept;
   }
 
   #product(
@@ -224,7 +243,9 @@ export class WideBranch {
   ): string {
     const { emitter, latest, reader } = this.options;
     const wide = new WideMatrix(reader.source, matrix, latest, reader.session);
-    const output = emitter.product(name, input, wide, this.partOf(like), blocks);
+    const { constants } = reader;
+    const stored = blocks && { storage: blocks, constants, kept: this.#keptPieces(matrix.pieces, blocks) };
+    const output = emitter.product(name, input, wide, this.partOf(like), stored);
     const { inFeatures, outFeatures, hasBias, pieces } = matrix;
     this.products.push({
       input,
