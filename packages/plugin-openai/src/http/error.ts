@@ -1,3 +1,5 @@
+import { CqilError } from '@cqil/core';
+
 /** An error that a client is told of, in the form that OpenAI's clients read. */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
@@ -70,5 +72,12 @@ export function unavailable(message: string, code: string, retryAfter: number): 
 /** What a client is told of a fault of ours: nothing that could hold a path or a prompt. */
 export function asApiError(cause: unknown): ApiError {
   if (cause instanceof ApiError) return cause;
+  if (cause instanceof CqilError && cause.code === 'NO_TOKEN_LEFT') {
+    return badRequest(
+      'The biases and the format leave no token that could come.',
+      'logit_bias',
+      'no_token_left',
+    );
+  }
   return new ApiError(500, 'The model failed on this request.', { code: 'internal_error' });
 }
