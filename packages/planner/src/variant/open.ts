@@ -54,10 +54,11 @@ function removingAfterwards(session: Session, scratch: ScratchFolder): Session {
     await scratch.remove();
   };
   return {
+    binding: session.binding,
     model: session.model,
     inputs: session.inputs,
     outputs: session.outputs,
-    run: (feeds, fetches) => session.run(feeds, fetches),
+    run: (feeds, fetches, options) => session.run(feeds, fetches, options),
     dispose,
     [Symbol.asyncDispose]: dispose,
   };
