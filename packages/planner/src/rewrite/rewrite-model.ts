@@ -6,7 +6,7 @@ import { type Model, readModel } from '../onnx/index.js';
 import { type RefittedMap, refitPrefix, setRefittedMaps } from '../recover/metadata.js';
 import type { ModelSource } from '../source/index.js';
 import { packExternalData } from './pack-external-data.js';
-import { rewriteGroups, type WideOptions } from './wide/index.js';
+import { changedConfigs, rewriteGroups, type WideOptions } from './wide/index.js';
 import { assertFree as assertFolderFree, type FolderCheck, writeModelFolder } from './write-folder.js';
 
 export { moveIntoPlace } from './write-folder.js';
@@ -70,6 +70,7 @@ export async function rewriteModel(
   await writeModelFolder(source, model, root, {
     ...passOn(options),
     document: { file: PLAN_FILE, text: stringifyPlan(plan) },
+    changed: await changedConfigs(source, model),
     ...(options.check === undefined ? {} : { check: options.check }),
     broken: (found) =>
       new VerificationError('REWRITE_BROKEN', 'The rewritten model failed its check and was not kept.', {

@@ -11,6 +11,8 @@ export type FolderCheck = (written: Model, signal: AbortSignal | undefined) => P
 export interface FolderOptions {
   /** What the folder says about itself: written beside the model, in the place of one that the source has. */
   readonly document: { readonly file: string; readonly text: string };
+  /** Side files that are to hold something else than the source's, by their names. */
+  readonly changed?: ReadonlyMap<string, string>;
   readonly check?: FolderCheck;
   /** The error for what `check` found. */
   readonly broken: (found: string) => VerificationError;
@@ -41,6 +43,7 @@ export async function writeModelFolder(
     });
     await copySideFiles(source, staged, document.file, signal);
     await writeFile(path.join(staged, document.file), document.text);
+    for (const [name, text] of options.changed ?? []) await writeFile(path.join(staged, name), text);
     if (options.check !== undefined) {
       const wrong = await options.check(await readModel(file), signal);
       if (wrong !== undefined) throw options.broken(wrong);

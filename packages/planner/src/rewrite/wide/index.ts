@@ -1,3 +1,4 @@
+export { changedConfigs } from './genai-config.js';
 export { type CacheEntry, type CacheForm, cacheEntries, KV_METADATA_KEY, splitCaches } from './kv.js';
 export {
   WIDE_METADATA_KEY,
