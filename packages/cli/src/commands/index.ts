@@ -1,6 +1,7 @@
 import type { Command } from '../command.js';
 import { bench } from './bench.js';
 import { chat } from './chat.js';
+import { doctor } from './doctor.js';
 import { fetchCommand } from './fetch.js';
 import { fuse } from './fuse.js';
 import { importCommand } from './import.js';
@@ -28,4 +29,5 @@ export const commands: readonly Command[] = [
   chat,
   serve,
   bench,
+  doctor,
 ];

@@ -1,8 +1,8 @@
-import { execFile } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { listSupportedBackends } from 'onnxruntime-node';
 import { z } from 'zod';
 import { reason } from '../session/ort-errors.js';
+import { answerOf } from './child.js';
 import { PROBE_INPUT, PROBE_MODEL, PROBE_OUTPUT } from './probe-model.js';
 
 /** An execution provider, and whether it really computes on this machine. */
@@ -75,45 +75,12 @@ export async function tryProvider(
     PROBE_MODEL.toString('base64'),
     JSON.stringify(PROBE_INPUT),
   ];
-  const { stdout, ended } = await run(argv, timeoutMs, signal);
-  signal?.throwIfAborted();
-  const answer = answerSchema.safeParse(lastJson(stdout));
-  if (!answer.success) return { works: false, reason: ended ?? 'the process that tried it gave no answer' };
-  if ('error' in answer.data) return { works: false, reason: reason(answer.data.error) };
-  const right = answer.data.output.every((value, i) => Math.abs(value - PROBE_OUTPUT[i]!) < 0.05);
-  return right && answer.data.output.length === PROBE_OUTPUT.length
+  const { answer, ended } = await answerOf(argv, { timeoutMs, signal, schema: answerSchema });
+  if (answer === undefined)
+    return { works: false, reason: ended ?? 'the process that tried it gave no answer' };
+  if ('error' in answer) return { works: false, reason: reason(answer.error) };
+  const right = answer.output.every((value, i) => Math.abs(value - PROBE_OUTPUT[i]!) < 0.05);
+  return right && answer.output.length === PROBE_OUTPUT.length
     ? { works: true, reason: undefined }
-    : { works: false, reason: `it computes wrong: [${answer.data.output.join(', ')}]` };
-}
-
-function run(
-  argv: readonly string[],
-  timeout: number,
-  signal: AbortSignal | undefined,
-): Promise<{ stdout: string; ended: string | undefined }> {
-  const env = { ...process.env, ORT_DISABLE_TELEMETRY: process.env.ORT_DISABLE_TELEMETRY ?? '1' };
-  return new Promise((resolve) => {
-    const settings = { env, timeout, encoding: 'utf8' as const, killSignal: 'SIGKILL' as const };
-    execFile(
-      process.execPath,
-      argv,
-      signal === undefined ? settings : { ...settings, signal },
-      (error, stdout) => {
-        let ended: string | undefined;
-        if (error?.killed) ended = `it did not answer within ${timeout / 1000} s`;
-        else if (error?.signal) ended = `the process that tried it crashed (${error.signal})`;
-        else if (error) ended = `the process that tried it ended with code ${error.code ?? 'unknown'}`;
-        resolve({ stdout, ended });
-      },
-    );
-  });
-}
-
-function lastJson(stdout: string): unknown {
-  const line = stdout.trim().split('\n').at(-1) ?? '';
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
-  }
+    : { works: false, reason: `it computes wrong: [${answer.output.join(', ')}]` };
 }
