@@ -50,7 +50,10 @@ describe('explain', () => {
       says: expect.stringContaining('no Vulkan driver'),
       mend: expect.stringContaining('mesa-vulkan-drivers'),
     });
-    expect(explain(webgpu, { ...BARE, vulkanDrivers: ['lvp'] }).says).toContain('none offers an adapter');
+    const software = explain(webgpu, { ...BARE, vulkanDrivers: ['lvp'] });
+    expect(software).toEqual({ says: expect.stringContaining('no GPU') });
+    const withGpu = { ...BARE, vulkanDrivers: ['radeon'], gpus: ['amd'] } as const;
+    expect(explain(webgpu, withGpu).says).toContain('none offers an adapter');
     expect(explain(webgpu, { ...BARE, platform: 'win32' }).mend).toContain('driver');
   });
 

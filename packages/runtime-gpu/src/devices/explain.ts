@@ -65,6 +65,11 @@ function webgpu({ reason }: Device, { gpus, vulkanDrivers, platform }: Hardware)
       mend: 'apt install libvulkan1 mesa-vulkan-drivers',
     };
   }
+  if (gpus.length === 0) {
+    return {
+      says: `there is no GPU in this machine, and the Vulkan drivers that are installed (${vulkanDrivers.join(', ')}) offer none made of software that will do`,
+    };
+  }
   return {
     says: `Vulkan drivers are installed (${vulkanDrivers.join(', ')}), but none offers an adapter`,
     mend: 'vulkaninfo --summary shows why (apt install vulkan-tools); in a container, pass /dev/dri on.',
