@@ -191,10 +191,10 @@ describe('programs that know nothing of wide layers', () => {
   const ids = [1, 17, 254, 33, 8, 99];
 
   /** Best tokens, one by one. */
-  async function greedy(decoder: DecoderSession): Promise<number[]> {
+  async function greedy(decoder: DecoderSession, count = 6): Promise<number[]> {
     const found: number[] = [];
     let step = await decoder.forward({ inputIds: [ids] });
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < count; i++) {
       const vocabulary = step.logits.dims[2];
       const row = step.logits.data.slice(-vocabulary);
       found.push(row.indexOf(Math.max(...row)));
@@ -203,6 +203,20 @@ describe('programs that know nothing of wide layers', () => {
     await decoder.dispose();
     return found;
   }
+
+  it.each(['layers', 'merged'] as const)(
+    'our runtime goes on past the room of its caches, %s',
+    async (kv) => {
+      const source = await locateModel(path.join(testdata, 'genai-fp32/llama'));
+      const out = path.join(dir, `long-${kv}`);
+      const { onnxFile } = await rewriteModel(source, plan, out, { wide: { kv } });
+      const branches = { ...plan, groups: plan.groups.map(({ layers, bypass }) => ({ layers, bypass })) };
+      const expected = rewriteBranches(await readModel(source.onnxFile), branches).model;
+      // Rooms are moved layer by layer some positions before they end, at 64 and 128 here.
+      const tokens = await greedy(await DecoderSession.open(onnxFile), 140);
+      expect(tokens).toEqual(await greedy(new DecoderSession(await openVariant(expected)), 140));
+    },
+  );
 
   it.each(['layers', 'merged'] as const)('unchanged Transformers.js generates with caches %s', async (kv) => {
     const folder = path.join(dir, `transformers-${kv}`);

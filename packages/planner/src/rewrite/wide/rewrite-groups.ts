@@ -35,9 +35,10 @@ export interface WideOptions {
 /**
  * Rewrites a decoder graph by a plan whose groups have the form `branches` or `wide`.
  *
- * A group of form `wide` becomes one ordinary decoder layer: one norm without gain for all members, their gains folded
- * into the matrices behind them in floating point; q, k, v, gate and up side by side, o and down below each other; all
- * members' heads in one attention. That is what bypass `'full'` means, so no other bypass has this form.
+ * A group of form `wide` becomes one ordinary decoder layer: one norm for all members, without gain, their gains folded
+ * into the matrices behind it in floating point (matrices in blocks: with the gain of one member, whose codes then
+ * stay); q, k, v, gate and up side by side, o and down below each other; all members' heads in one attention. That is
+ * what bypass `'full'` means, so no other bypass has this form.
  *
  * The matrices are put together when they are read or written, one at a time.
  *
