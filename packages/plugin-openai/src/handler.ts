@@ -142,7 +142,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
         model: served.id,
       };
       if (options.logPrompts === true) record.fields.prompt = endpoint.prompt(parameters);
-      const job = await endpoint.job(model, parameters, frame);
+      const job = await endpoint.job(model, parameters, frame, life.signal);
       record.fields.stream = parameters.stream;
       record.fields.promptTokens = job.promptTokens;
       const work = new Work({ model, job, turn: join(served, life), life, record, onError });
@@ -154,7 +154,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
     const { life, record } = context;
     const parameters = embeddingParameters(await body(context), limits);
     const [served, model] = await open(parameters.model, context);
-    const job = embeddingJob(model, parameters);
+    const job = await embeddingJob(model, parameters, life.signal);
     const end = await join(served, life);
     record.turn();
     const vectors: Float32Array[] = [];
@@ -174,7 +174,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   const tokenize = async (context: Context): Promise<Response> => {
     const { model: id, encode } = tokenizeParameters(await body(context), limits);
     const [, model] = await open(id, context);
-    const tokens = encode(model);
+    const tokens = await encode(model, context.life.signal);
     return Response.json({ tokens, count: tokens.length, max_model_len: model.contextLength });
   };
 
@@ -216,8 +216,9 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   /** Everything but what is asked without a key. */
   const answer = async (request: Request, record: (route: string) => RequestRecord): Promise<Response> => {
     const { pathname } = new URL(request.url);
-    if (pathname === '/health' && request.method === 'GET') return health();
-    const found = routeOf(routes, request.method, pathname);
+    const method = request.method === 'HEAD' ? 'GET' : request.method;
+    if (pathname === '/health' && method === 'GET') return health();
+    const found = routeOf(routes, method, pathname);
     const life = new Life(request.signal, deadlineMs);
     const context: Context = { request, life, record: record(found.route) };
     lives.add(life);
@@ -264,7 +265,8 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
         new RequestRecord({ requestId, method: request.method, route, status: 200 }, logger, metrics),
     );
     response.headers.set('x-request-id', requestId);
-    return origins.allow(response, request.headers.get('origin'));
+    const allowed = origins.allow(response, request.headers.get('origin'));
+    return request.method === 'HEAD' ? new Response(null, allowed) : allowed;
   };
 
   const drain = async ({ drainMs = 30_000 }: { readonly drainMs?: number } = {}): Promise<void> => {

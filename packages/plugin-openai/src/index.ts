@@ -10,11 +10,13 @@ export type {
   ChatOptions,
   ChatTool,
   ChatToolCall,
+  EncodeOptions,
   JsonSchema,
   TextModel,
   TextPiece,
   TextRequest,
   TokenLogprob,
+  Tokens,
   TokenText,
   ToolFormat,
 } from './model.js';

@@ -42,7 +42,18 @@ export type JsonSchema = Readonly<Record<string, unknown>>;
  */
 export type ToolFormat = 'hermes' | 'llama' | 'mistral';
 
+/** Long texts may be read elsewhere meanwhile. */
+export type Tokens = readonly number[] | Promise<readonly number[]>;
+
+export interface EncodeOptions {
+  /** Without it, a text has no tokens that begin or end any text. `true` when absent. */
+  readonly special?: boolean;
+  /** Ends the reading of a text that nobody waits for. */
+  readonly signal?: AbortSignal;
+}
+
 export interface ChatOptions {
+  readonly signal?: AbortSignal;
   readonly tools?: readonly ChatTool[];
   /** Text that the assistant's answer is made to begin with. */
   readonly answerStart?: string;
@@ -127,9 +138,9 @@ export interface TextModel {
   /** Whether `logprobs` and `promptLogprobs` are heeded. */
   readonly logprobs?: boolean;
   /** The tokens of a chat, up to where the assistant's answer starts, or with its start. */
-  encodeChat(messages: readonly ChatMessage[], options?: ChatOptions): readonly number[];
-  /** The tokens of a text to be continued, with those that begin any text unless `special` is false. */
-  encode(text: string, options?: { readonly special?: boolean }): readonly number[];
+  encodeChat(messages: readonly ChatMessage[], options?: ChatOptions): Tokens;
+  /** The tokens of a text to be continued. */
+  encode(text: string, options?: EncodeOptions): Tokens;
   /** The text of tokens, special ones left out unless `special` is true. */
   decode?(ids: readonly number[], options?: { readonly special?: boolean }): string;
   /** @throws Error that says what in a schema cannot be held to */

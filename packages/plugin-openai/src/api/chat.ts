@@ -7,11 +7,13 @@ export const chatEndpoint: Endpoint<ChatParameters> = {
   idPrefix: 'chatcmpl-',
   parameters: chatParameters,
   prompt: ({ messages }) => messages,
-  async job(model, parameters, frame) {
+  async job(model, parameters, frame, signal) {
     const { messages, n, logprobs, includeUsage, stop } = parameters;
     if (parameters.schema !== undefined) await checkSchema(model, parameters.schema, 'response_format');
     const { chat, answerStart, schema = parameters.schema, parse } = await planTools(model, parameters);
-    const promptIds = encoded('messages', () => model.encodeChat(messages, chat));
+    const promptIds = await encoded('messages', signal, () =>
+      model.encodeChat(messages, { ...chat, signal }),
+    );
     return {
       writer: new ChatWriter(frame, {
         n,

@@ -12,10 +12,10 @@ export const completionEndpoint: Endpoint<CompletionParameters> = {
   idPrefix: 'cmpl-',
   parameters: completionParameters,
   prompt: ({ prompts }) => prompts,
-  async job(model, parameters, frame) {
+  async job(model, parameters, frame, signal) {
     const { prompts, n, logprobs, includeUsage, stop, echo, schema } = parameters;
-    const encodedPrompts = prompts.map((prompt) => idsOf(model, prompt));
-    const echoes = prompts.map((prompt, i) => (echo ? textOf(model, prompt, encodedPrompts[i] ?? []) : ''));
+    const encodedPrompts: (readonly number[])[] = [];
+    for (const prompt of prompts) encodedPrompts.push(await idsOf(model, prompt, 'prompt', signal));
     const choices = encodedPrompts.map((ids) =>
       choicesFor(model, ids, parameters, {
         n,
@@ -26,6 +26,7 @@ export const completionEndpoint: Endpoint<CompletionParameters> = {
         defaultTokens: COMPLETION_TOKENS,
       }),
     );
+    const echoes = prompts.map((prompt, i) => (echo ? textOf(model, prompt, encodedPrompts[i] ?? []) : ''));
     return {
       writer: new CompletionWriter(frame, {
         echoes: echoes.flatMap((text) => Array.from({ length: n }, () => text)),
@@ -40,10 +41,15 @@ export const completionEndpoint: Endpoint<CompletionParameters> = {
 };
 
 /** The tokens of a prompt, which may be tokens already. */
-export function idsOf(model: TextModel, prompt: Prompt, param = 'prompt'): readonly number[] {
+export async function idsOf(
+  model: TextModel,
+  prompt: Prompt,
+  param: string,
+  signal: AbortSignal,
+): Promise<readonly number[]> {
   if (typeof prompt === 'string') {
     if (prompt === '') throw badRequest('The prompt is empty.', param, 'empty_prompt');
-    return encoded(param, () => model.encode(prompt));
+    return encoded(param, signal, () => model.encode(prompt, { signal }));
   }
   checkIds(model, prompt, param);
   return prompt;

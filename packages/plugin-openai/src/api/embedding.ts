@@ -36,7 +36,7 @@ export function embeddingParameters(body: unknown, limits: Limits): EmbeddingPar
 type Embed = NonNullable<TextModel['embed']>;
 
 /** @throws ApiError 404 where the model has none; 400 for what it cannot read */
-export function embeddingJob(model: TextModel, { inputs }: EmbeddingParameters) {
+export async function embeddingJob(model: TextModel, { inputs }: EmbeddingParameters, signal: AbortSignal) {
   if (model.embed === undefined) {
     throw new ApiError(
       404,
@@ -44,13 +44,14 @@ export function embeddingJob(model: TextModel, { inputs }: EmbeddingParameters) 
       { param: 'model', code: 'model_has_no_embeddings' },
     );
   }
-  const embed: Embed = (ids, signal) => (model.embed as Embed)(ids, signal);
-  const all = inputs.map((input) => {
-    const ids = idsOf(model, input, 'input');
+  const embed: Embed = (ids, until) => (model.embed as Embed)(ids, until);
+  const all: (readonly number[])[] = [];
+  for (const input of inputs) {
+    const ids = await idsOf(model, input, 'input', signal);
     if (ids.length === 0) throw badRequest('The input is empty.', 'input', 'empty_prompt');
     if (ids.length > model.contextLength) throw contextExceeded(model, ids.length, undefined, 'input');
-    return ids;
-  });
+    all.push(ids);
+  }
   return { embed, inputs: all };
 }
 

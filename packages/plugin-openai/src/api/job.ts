@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { ApiError, badRequest, unsupported } from '../http/error.js';
-import type { ChatOptions, JsonSchema, TextModel, TextRequest, ToolFormat } from '../model.js';
+import type { ChatOptions, JsonSchema, TextModel, TextRequest, Tokens, ToolFormat } from '../model.js';
 import { ARGUMENTS_KEY, CALL_START } from '../tools/parser.js';
 import type { Limits } from './limits.js';
 import type { Sampling } from './sampling.js';
@@ -29,7 +29,7 @@ export interface Endpoint<P extends { readonly model: string; readonly stream: b
   /** @throws ApiError 400 that names the parameter */
   parameters(body: unknown, limits: Limits): P;
   /** @throws ApiError 400 for what this model cannot do */
-  job(model: TextModel, parameters: P, frame: Frame): Promise<Job>;
+  job(model: TextModel, parameters: P, frame: Frame, signal: AbortSignal): Promise<Job>;
   /** What a log may hold of the prompt, if it may hold it. */
   prompt(parameters: P): unknown;
 }
@@ -124,11 +124,15 @@ export function contextExceeded(
 }
 
 /** A prompt that the template or the tokenizer refuses is the client's to change. */
-export function encoded(param: string, encode: () => readonly number[]): readonly number[] {
+export async function encoded(
+  param: string,
+  signal: AbortSignal,
+  encode: () => Tokens,
+): Promise<readonly number[]> {
   try {
-    return encode();
+    return await encode();
   } catch (cause) {
-    if (cause instanceof ApiError) throw cause;
+    if (cause instanceof ApiError || signal.aborted) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw badRequest(`The model does not take the ${param}: ${reason}`, param);
   }

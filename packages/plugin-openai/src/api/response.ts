@@ -7,11 +7,11 @@ export const responseEndpoint: Endpoint<ResponseParameters> = {
   idPrefix: 'resp_',
   parameters: responseParameters,
   prompt: ({ messages }) => messages,
-  async job(model, parameters, frame) {
+  async job(model, parameters, frame, signal) {
     const { messages, logprobs, said, stop } = parameters;
     if (parameters.schema !== undefined) await checkSchema(model, parameters.schema, 'text.format');
     const { chat, answerStart, schema = parameters.schema, parse } = await planTools(model, parameters);
-    const promptIds = encoded('input', () => model.encodeChat(messages, chat));
+    const promptIds = await encoded('input', signal, () => model.encodeChat(messages, { ...chat, signal }));
     return {
       writer: new ResponseWriter(frame, { said, logprobs: logprobs !== undefined, answerStart, ...parse }),
       choices: choicesFor(model, promptIds, parameters, { n: 1, logprobs, schema, param: 'input' }),

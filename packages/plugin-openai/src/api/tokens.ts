@@ -3,7 +3,7 @@ import { badRequest, unsupported } from '../http/error.js';
 import type { TextModel } from '../model.js';
 import { chatParameters } from './chat-parameters.js';
 import { checkIds, encoded } from './job.js';
-import type { Limits } from './limits.js';
+import { cap, type Limits } from './limits.js';
 import { parse } from './parse.js';
 
 const tokenizeSchema = z.object({
@@ -15,7 +15,7 @@ const tokenizeSchema = z.object({
 
 export interface TokenizeParameters {
   readonly model: string;
-  readonly encode: (model: TextModel) => readonly number[];
+  readonly encode: (model: TextModel, signal: AbortSignal) => Promise<readonly number[]>;
 }
 
 /** `POST /tokenize`: a text (`prompt`) or a chat (`messages`). */
@@ -25,10 +25,16 @@ export function tokenizeParameters(body: unknown, limits: Limits): TokenizeParam
     throw badRequest('Give prompt or messages.', prompt === undefined ? 'prompt' : 'messages');
   }
   if (prompt !== undefined) {
-    return { model, encode: (one) => encoded('prompt', () => one.encode(prompt, { special })) };
+    return {
+      model,
+      encode: (one, signal) => encoded('prompt', signal, () => one.encode(prompt, { special, signal })),
+    };
   }
   const chat = chatParameters({ model, messages }, limits).messages;
-  return { model, encode: (one) => encoded('messages', () => one.encodeChat(chat)) };
+  return {
+    model,
+    encode: (one, signal) => encoded('messages', signal, () => one.encodeChat(chat, { signal })),
+  };
 }
 
 const detokenizeSchema = z.object({
@@ -50,6 +56,8 @@ export function detokenizeParameters(body: unknown): DetokenizeParameters {
     decode(one) {
       if (one.decode === undefined) throw unsupported('tokens', 'this model does not turn tokens into text');
       checkIds(one, tokens, 'tokens');
+      // What no text of the model's has need not be turned into one.
+      cap(tokens.length, one.contextLength, 'tokens', 'tokens');
       return one.decode(tokens, { special: !skip });
     },
   };

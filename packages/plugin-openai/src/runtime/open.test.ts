@@ -23,8 +23,13 @@ afterAll(async () => {
   tiny[Symbol.dispose]();
 });
 
+/** Short texts are read where they are. */
+const encode = (text: string) => model.encode(text) as readonly number[];
+const encodeChat = (...given: Parameters<LocalTextModel['encodeChat']>) =>
+  model.encodeChat(...given) as readonly number[];
+
 const request = (more: Partial<TextRequest> = {}): TextRequest => ({
-  promptIds: model.encode('Once upon a time'),
+  promptIds: encode('Once upon a time'),
   maxTokens: 40,
   temperature: 0,
   topP: 1,
@@ -38,8 +43,8 @@ describe('openTextModel', () => {
     expect(model).toMatchObject({ id: 'tiny', contextLength: 256 });
     expect(model.created).toBeGreaterThan(1_500_000_000);
     // One token for each byte, after the three special ones.
-    expect(model.encode('é')).toEqual([0xc3 + 3, 0xa9 + 3]);
-    const chat = model.encodeChat([{ role: 'user', content: 'a' }]);
+    expect(encode('é')).toEqual([0xc3 + 3, 0xa9 + 3]);
+    const chat = encodeChat([{ role: 'user', content: 'a' }]);
     const bytes = (text: string) => [...new TextEncoder().encode(text)].map((byte) => byte + 3);
     expect(chat).toEqual([1, ...bytes('user: a\n'), 1, ...bytes('assistant: ')]);
   });
@@ -60,7 +65,7 @@ describe('openTextModel', () => {
   });
 
   it('tells log probabilities of answer and prompt', async () => {
-    const promptIds = model.encode('Once é');
+    const promptIds = encode('Once é');
     const asked = request({ promptIds, maxTokens: 3, logprobs: 2, promptLogprobs: true });
     const [first, ...rest] = await collect(model.generate(asked));
     const prompt = first?.prompt ?? [];
@@ -91,7 +96,7 @@ describe('openTextModel', () => {
   it('heeds biases, penalties and schemas', async () => {
     const text = async (more: Partial<TextRequest>) =>
       (await collect(model.generate(request(more)))).map((piece) => piece.text).join('');
-    const a = model.encode('a')[0]!;
+    const a = encode('a')[0]!;
     expect(await text({ maxTokens: 5, logitBias: new Map([[a, 100]]) })).toBe('aaaaa');
     const penalized = await text({ maxTokens: 5, logitBias: new Map([[a, 3]]), frequencyPenalty: 2 });
     expect(penalized).not.toBe('aaaaa');
@@ -107,7 +112,7 @@ describe('openTextModel', () => {
     expect(model.toolFormat).toBe('hermes');
     const tools = [{ type: 'function' as const, function: { name: 'f' } }];
     const calls = [{ id: 'c', type: 'function' as const, function: { name: 'f', arguments: { x: 1 } } }];
-    const ids = model.encodeChat([{ role: 'assistant', content: '', tool_calls: calls }], {
+    const ids = encodeChat([{ role: 'assistant', content: '', tool_calls: calls }], {
       tools,
       answerStart: '<tool_call>\n',
     });
@@ -155,7 +160,7 @@ describe('openTextModel', () => {
     const chunks = await collect(await client.chat.completions.create({ ...ask, stream: true }));
     const text = chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('');
     expect(text).toBe(whole.choices[0]?.message.content);
-    expect(whole.usage?.prompt_tokens).toBe(model.encodeChat(ask.messages).length);
+    expect(whole.usage?.prompt_tokens).toBe(encodeChat(ask.messages).length);
     const refused = client.chat.completions.create({
       ...ask,
       messages: [...ask.messages, { role: 'system', content: 'x' }],

@@ -2,10 +2,10 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { ModelFormatError, UsageError } from '@cqil/core';
 import { DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
-import { Tokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { Grammars } from '../constrain/grammars.js';
 import type { TextModel } from '../model.js';
+import { ThreadedTokenizer } from '../text/tokenizer.js';
 import { Vocabulary } from '../text/vocabulary.js';
 import { ChatTemplate, templateSchema } from './chat-template.js';
 import { pieces } from './pieces.js';
@@ -56,7 +56,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   const tokenizerJson = await read(root, 'tokenizer.json', z.looseObject({}));
   const chatTemplate = tokenizerConfig.chat_template ?? (await readText(root, 'chat_template.jinja'));
 
-  const tokenizer = new Tokenizer(tokenizerJson, tokenizerConfig);
+  const tokenizer = new ThreadedTokenizer(tokenizerJson, tokenizerConfig);
   const vocabulary = new Vocabulary(tokenizerJson);
   const template = ChatTemplate.of(chatTemplate, {
     bos_token: contentOf(tokenizerConfig.bos_token),
@@ -78,8 +78,9 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
 
   const vocabularySize = Math.max(config.vocab_size ?? 0, vocabulary.size);
   const grammars = new Grammars(vocabulary, vocabularySize, eosIds);
-  const decode = decoderOf(tokenizer);
-  const dispose = () => decoder.dispose();
+  const dispose = async () => {
+    await Promise.all([decoder.dispose(), tokenizer.dispose()]);
+  };
   return {
     id: options.id ?? basename(root),
     created: Math.floor(mtimeMs / 1000),
@@ -90,26 +91,22 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     encodeChat(messages, chat) {
       if (template === undefined) throw new Error('the model has no chat template.');
       // The template has put the special tokens where they belong.
-      return tokenizer.encode(template.render(messages, chat), { add_special_tokens: false }).ids;
+      return tokenizer.encode(template.render(messages, chat), { special: false, signal: chat?.signal });
     },
-    encode: (text, { special = true } = {}) => tokenizer.encode(text, { add_special_tokens: special }).ids,
-    decode: (ids, { special = false } = {}) => decode(ids, special),
+    encode: (text, { special = true, signal } = {}) => tokenizer.encode(text, { special, signal }),
+    decode: (ids, { special = false } = {}) => tokenizer.decode(ids, special),
     async checkSchema(schema) {
       if (eosIds.length === 0) throw new Error('the model has no token that ends an answer.');
       await grammars.compile(schema);
     },
-    generate: (request) => pieces({ decoder, decode, vocabulary, grammars, eosIds }, request),
+    generate: (request) =>
+      pieces(
+        { decoder, decode: (ids) => tokenizer.decode(ids, false), vocabulary, grammars, eosIds },
+        request,
+      ),
     dispose,
     [Symbol.asyncDispose]: dispose,
   };
-}
-
-/** What tokens are, for the generation's pieces. */
-function decoderOf(tokenizer: Tokenizer) {
-  return (ids: readonly number[], special = false): string =>
-    ids.length === 0
-      ? ''
-      : tokenizer.decode([...ids], { skip_special_tokens: !special, clean_up_tokenization_spaces: false });
 }
 
 function contentOf(special: z.infer<typeof token>): string {
