@@ -27,7 +27,7 @@ export interface ChatParameters extends Sampling, Streaming, Tooling {
 
 const REFUSED: Unsupported = {
   audio: [],
-  function_call: [],
+  function_call: ['auto', 'none'],
   functions: [],
   modalities: [['text']],
   moderation: [],

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
+import { ApiError } from '../http/error.js';
 
 type FetchHandler = (request: Request) => Promise<Response>;
 
@@ -62,7 +63,8 @@ async function handle(
   outgoing.once('close', () => {
     if (!outgoing.writableFinished) gone.abort(new Error('The client went away.'));
   });
-  const response = await handler(requestOf(incoming, gone.signal));
+  const request = requestOf(incoming, gone.signal);
+  const response = request === undefined ? noRequest(incoming) : await handler(request);
   // A body that nobody has read would be taken for the next request.
   const unread = !incoming.complete;
   outgoing.writeHead(response.status, {
@@ -95,7 +97,16 @@ async function send(
   outgoing.end();
 }
 
-function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request {
+/** What HTTP allows and fetch has no requests for, such as `TRACE`. */
+function noRequest({ method }: IncomingMessage): Response {
+  return new ApiError(405, `${method} is not allowed here.`, {
+    code: 'method_not_allowed',
+    headers: { allow: 'GET, POST' },
+  }).response();
+}
+
+function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request | undefined {
+  if (['CONNECT', 'TRACE', 'TRACK'].includes(incoming.method?.toUpperCase() ?? '')) return undefined;
   const headers = new Headers();
   for (let i = 0; i < incoming.rawHeaders.length; i += 2) {
     headers.append(incoming.rawHeaders[i] ?? '', incoming.rawHeaders[i + 1] ?? '');

@@ -102,6 +102,12 @@ describe('serve', () => {
     expect(answer).toContain('HTTP/1.1 404 ');
   });
 
+  it('answers methods that fetch does not have', async () => {
+    const url = await start({ models: [scriptedModel([])] });
+    const answer = await raw(url, 'TRACE /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+    expect(answer).toMatch(/^HTTP\/1\.1 405 [\s\S]*"code":"method_not_allowed"/);
+  });
+
   it('answers a body that never ends with 408', async () => {
     const url = await start({ models: [scriptedModel([])], limits: { bodyMs: 50 } });
     const head = 'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{';
