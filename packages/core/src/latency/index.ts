@@ -1,0 +1,43 @@
+export { type Assignment, type AssignOptions, assignBranches } from './assign.js';
+export { calibrateLaunch } from './calibrate.js';
+export { datasheetNames, datasheetProfile } from './datasheets.js';
+export { type Exchange, exchangeSeconds } from './exchange.js';
+export type { Kernel, LayerPart, Pass } from './kernels.js';
+export { branchParallel, branchTeams, onOneDevice, type Placement, tensorParallel } from './placement.js';
+export {
+  type Latency,
+  type LatencyParts,
+  type PassLatency,
+  type PredictOptions,
+  predictLatency,
+  predictPass,
+  programLatency,
+} from './predict.js';
+export {
+  type DeviceProfile,
+  type LinkProfile,
+  type MachineProfile,
+  type MeasuredProduct,
+  parseProfile,
+} from './profile.js';
+export {
+  buildProgram,
+  type ExchangeOp,
+  type KernelsOp,
+  type Op,
+  type Program,
+  type ProgramOptions,
+} from './program.js';
+export { type RankedPlacement, type RankOptions, rankPlacements } from './rank.js';
+export { type KernelCost, kernelCost } from './roofline.js';
+export {
+  EAGER_KERNELS,
+  ELEMENT_TYPES,
+  type ElementType,
+  FUSED_KERNELS,
+  type KernelCounts,
+  type ModelShape,
+  modelShape,
+  modelShapeNames,
+  shapeFromConfig,
+} from './shape.js';

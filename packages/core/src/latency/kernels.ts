@@ -1,0 +1,148 @@
+import type { ElementType, ModelShape } from './shape.js';
+
+/** One pass through the model: the tokens that go in, and those that the cache holds already. Batch 1. */
+export interface Pass {
+  /** Tokens computed: the prompt's length in a prefill, 1 in a decoding step. */
+  readonly tokens: number;
+  /** Tokens in the key-value cache before the pass. */
+  readonly context: number;
+  /** Positions that logits are computed for: the last one (default) or all. */
+  readonly logits?: 'last' | 'all';
+}
+
+/** One kernel: what it computes and what it moves. */
+export interface Kernel {
+  readonly name: string;
+  readonly kind: 'product' | 'attention' | 'small';
+  readonly type: ElementType;
+  /** Operations, a multiply-add counted as two. */
+  readonly flops: number;
+  /** Bytes read and written. */
+  readonly bytes: number;
+  /** Of a product [m, k] × [k, n]; `weightBits` are the stored bits a weight. */
+  readonly product?: {
+    readonly m: number;
+    readonly k: number;
+    readonly n: number;
+    readonly weightBits: number;
+  };
+}
+
+/** The part of a layer that one device computes: all of it, a share (tensor parallelism), or several layers (wide). */
+export interface LayerPart {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly ffn: number;
+}
+
+/**
+ * A layer's part when `layers` layers, side by side as one wide layer, are split among `ways` devices by heads and FFN
+ * features (Megatron-LM, arXiv 1909.08053). Heads that do not divide evenly leave one device with more: its part is
+ * what counts, and key-value heads fewer than devices are kept by several.
+ */
+export function layerPart(shape: ModelShape, ways = 1, layers = 1): LayerPart {
+  return {
+    heads: Math.ceil((shape.heads * layers) / ways),
+    kvHeads: Math.ceil((shape.kvHeads * layers) / ways),
+    ffn: Math.ceil((shape.ffn * layers) / ways),
+  };
+}
+
+/** Kernels of an attention block: norm, q, k and v, attention over the cache, o. */
+export function attentionKernels(shape: ModelShape, pass: Pass, part: LayerPart): Kernel[] {
+  const { hidden, headDim, kernels, activationBytes } = shape;
+  const { tokens, context } = pass;
+  const q = part.heads * headDim;
+  const kv = part.kvHeads * headDim;
+  const projections =
+    kernels.qkv === 1
+      ? [product('qkv', shape, tokens, hidden, q + 2 * kv)]
+      : [
+          product('q', shape, tokens, hidden, q),
+          product('k', shape, tokens, hidden, kv),
+          product('v', shape, tokens, hidden, kv),
+        ];
+  // Each token attends to the cache and to the tokens up to itself.
+  const pairs = tokens * context + (tokens * (tokens + 1)) / 2;
+  const attention: Kernel = {
+    name: 'attention',
+    kind: 'attention',
+    type: shape.computeType,
+    flops: 4 * pairs * q,
+    bytes: 2 * kv * (context + tokens) * shape.kvBytes + 2 * tokens * q * activationBytes,
+  };
+  return [
+    ...small('norm', kernels.norm, shape, tokens * hidden),
+    ...projections,
+    ...small('rotary', kernels.attention, shape, tokens * q),
+    attention,
+    product('o', shape, tokens, q, hidden),
+    ...small('residual', kernels.residual, shape, tokens * hidden),
+  ];
+}
+
+/** Kernels of an FFN: norm, gate and up, activation, down. */
+export function ffnKernels(shape: ModelShape, pass: Pass, part: LayerPart): Kernel[] {
+  const { hidden, kernels, gated } = shape;
+  const { tokens } = pass;
+  const inner = gated
+    ? kernels.gateUp === 1
+      ? [product('gate_up', shape, tokens, hidden, 2 * part.ffn)]
+      : [product('gate', shape, tokens, hidden, part.ffn), product('up', shape, tokens, hidden, part.ffn)]
+    : [product('up', shape, tokens, hidden, part.ffn)];
+  return [
+    ...small('norm', kernels.norm, shape, tokens * hidden),
+    ...inner,
+    ...small('activation', kernels.activation, shape, tokens * part.ffn),
+    product('down', shape, tokens, part.ffn, hidden),
+    ...small('residual', kernels.residual, shape, tokens * hidden),
+  ];
+}
+
+/** The lookup of the tokens' embeddings. */
+export function embeddingKernels(shape: ModelShape, pass: Pass): Kernel[] {
+  return small('embedding', 1, shape, pass.tokens * shape.hidden);
+}
+
+/** Kernels of final norm and output matrix, the vocabulary split among `ways` devices. */
+export function headKernels(shape: ModelShape, pass: Pass, ways = 1): Kernel[] {
+  const rows = headRows(pass);
+  return [
+    ...small('norm', shape.kernels.norm, shape, pass.tokens * shape.hidden),
+    product('head', shape, rows, shape.hidden, Math.ceil(shape.vocabulary / ways), shape.headBits),
+  ];
+}
+
+/** Positions that logits are computed for. */
+export function headRows({ tokens, logits }: Pass): number {
+  return logits === 'all' ? tokens : 1;
+}
+
+function product(
+  name: string,
+  shape: ModelShape,
+  m: number,
+  k: number,
+  n: number,
+  weightBits = shape.weightBits,
+): Kernel {
+  return {
+    name,
+    kind: 'product',
+    type: shape.computeType,
+    flops: 2 * m * k * n,
+    bytes: (k * n * weightBits) / 8 + m * (k + n) * shape.activationBytes,
+    product: { m, k, n, weightBits },
+  };
+}
+
+/** Element-wise kernels, each of which reads and writes `elements`. */
+function small(name: string, count: number, shape: ModelShape, elements: number): Kernel[] {
+  return Array.from({ length: count }, () => ({
+    name,
+    kind: 'small' as const,
+    type: shape.computeType,
+    flops: 0,
+    bytes: 2 * elements * shape.activationBytes,
+  }));
+}
