@@ -12,7 +12,7 @@ import { nativeOptions } from './session-options.js';
 export interface BackendOptions {
   /**
    * Bytes of keys and values that are kept of earlier prompts, so that one that begins the same way is not computed from
-   * its start; `false` keeps none. A sixteenth of the machine's memory, and 1 GiB at most, when absent.
+   * its start; `false` keeps none. A sixteenth of the machine's memory, and 512 MiB at most, when absent.
    */
   readonly prefixCache?: number | false;
   /**
@@ -97,7 +97,7 @@ function prefixStore(limit: number | false | undefined): PrefixStore | undefined
       found: String(limit),
     });
   }
-  return new PrefixStore(limit ?? Math.min(2 ** 30, totalmem() / 16));
+  return new PrefixStore(limit ?? Math.min(2 ** 29, totalmem() / 16));
 }
 
 interface Hooks extends Pick<HandlerOptions, 'prefixes'> {

@@ -20,7 +20,7 @@ export interface CacheState {
   readonly memory: SharedMemory;
   /** What is in it; `undefined` where that is not known for sure. */
   readonly tokens: Tokens | undefined;
-  /** Bytes that its positions take. */
+  /** Bytes of its memory, room included. */
   readonly bytes: number;
   type(entry: number): TensorValue['type'];
   dims(entry: number): readonly number[];
@@ -29,8 +29,6 @@ export interface CacheState {
   /** The first positions of an entry, as memory of its own. */
   readFirst(entry: number, length: number): TensorValue;
 }
-
-const ELEMENT_BYTES = { float32: 4, float16: 2, float64: 8, int8: 1, uint8: 1 } as const;
 
 /** In memory that attention operators write in place, and that goes on growing behind this state. */
 export class InPlaceState implements CacheState {
@@ -51,10 +49,7 @@ export class InPlaceState implements CacheState {
   }
 
   get bytes(): number {
-    return this.#shapes.reduce(
-      (sum, { type }, entry) => sum + elementCount(this.dims(entry)) * ELEMENT_BYTES[type],
-      0,
-    );
+    return this.cache.buffers.byteLength;
   }
 
   type(entry: number): TensorValue['type'] {
