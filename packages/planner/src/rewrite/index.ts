@@ -1,5 +1,6 @@
 export { PLAN_METADATA_KEY, type RewriteResult, rewriteBranches } from './branches.js';
 export * from './fuse/index.js';
+export * from './partition/index.js';
 export {
   PLAN_FILE,
   type RewriteCheck,

@@ -54,11 +54,11 @@ interface Place {
   readonly offset: number;
 }
 
-function isAligned(tensor: Tensor, offset: number): boolean {
+export function isAligned(tensor: Tensor, offset: number): boolean {
   return offset % Math.max(1, (bitsPerElement(tensor.dataType) ?? 64) / 8) === 0;
 }
 
-function referring(tensor: Tensor, data: TensorData, place: Place, root: string): Tensor {
+export function referring(tensor: Tensor, data: TensorData, place: Place, root: string): Tensor {
   const header = cloneHeader(tensor.header);
   const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });
   header.externalData = [

@@ -1,8 +1,8 @@
 import type { DecoderSignature } from '../generate/signature.js';
-import { NativeSession } from '../session/native/native-session.js';
+import { type BindableSession, isBindable } from '../session/native/bindable-session.js';
 import type { Session } from '../session/types.js';
 import { InPlaceCache } from './in-place-cache.js';
-import { bufferShapes, writesInPlace } from './in-place-proof.js';
+import { bufferShapes, takesRaggedRows, writesInPlace } from './in-place-proof.js';
 import { type BufferShape, KeyValueBuffers } from './key-value-buffers.js';
 
 export interface AppendRequest {
@@ -18,12 +18,16 @@ export interface AppendRequest {
 
 /** Caches of one session whose attention operators append in place: who may write where, and what becomes of it. */
 export class InPlaceKeyValues {
-  readonly session: NativeSession;
+  readonly session: BindableSession;
   readonly shapes: readonly BufferShape[];
 
-  private constructor(session: NativeSession, shapes: readonly BufferShape[]) {
+  /** Whether rows of different lengths can go through the graph in one run. */
+  readonly ragged: boolean;
+
+  private constructor(session: BindableSession, shapes: readonly BufferShape[], ragged: boolean) {
     this.session = session;
     this.shapes = shapes;
+    this.ragged = ragged;
   }
 
   /**
@@ -32,9 +36,9 @@ export class InPlaceKeyValues {
    */
   static async prove(session: Session, signature: DecoderSignature): Promise<InPlaceKeyValues | undefined> {
     const shapes = bufferShapes(signature);
-    if (shapes === undefined || !(session instanceof NativeSession)) return undefined;
-    const proven = await writesInPlace(session, signature, shapes);
-    return proven ? new InPlaceKeyValues(session, shapes) : undefined;
+    if (shapes === undefined || !isBindable(session)) return undefined;
+    if (!(await writesInPlace(session, signature, shapes))) return undefined;
+    return new InPlaceKeyValues(session, shapes, await takesRaggedRows(session, signature, shapes));
   }
 
   /**

@@ -1,7 +1,9 @@
 import { CqilError } from '@cqil/core';
 import { decoderFeeds } from '../generate/feeds.js';
+import { rowFeeds } from '../generate/row-feeds.js';
 import type { DecoderSignature } from '../generate/signature.js';
-import type { NativeSession } from '../session/native/native-session.js';
+import type { BindableSession } from '../session/native/bindable-session.js';
+import { asFloat32 } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
 import { type BufferShape, KeyValueBuffers } from './key-value-buffers.js';
 
@@ -35,7 +37,7 @@ const STEPS = [[0, 1, 2], [1], [2, 0]] as const;
  * through it in both ways, and everything must come out bit for bit the same.
  */
 export async function writesInPlace(
-  session: NativeSession,
+  session: BindableSession,
   signature: DecoderSignature,
   shapes: readonly BufferShape[],
 ): Promise<boolean> {
@@ -68,6 +70,78 @@ export async function writesInPlace(
   } finally {
     buffers.dispose();
   }
+}
+
+/** Rows of different lengths, from their start and one token on. */
+const RAGGED = [
+  [[0, 1, 2, 1], [2]],
+  [[2], [1]],
+] as const;
+/** Kernels for several rows round otherwise than those for one; a wrong place for a token is off by far more. */
+const ROUNDING = 0.02;
+
+/**
+ * Whether sequences of different lengths can go through a graph together, each with its own tokens first and what pads it
+ * behind them. Graphs that put a new token at the same position for all sequences cannot. Tried out like the rest.
+ */
+export async function takesRaggedRows(
+  session: BindableSession,
+  signature: DecoderSignature,
+  shapes: readonly BufferShape[],
+): Promise<boolean> {
+  const together = new KeyValueBuffers(session, shapes, 2, 1);
+  const alone = [0, 1].map(() => new KeyValueBuffers(session, shapes, 1, 1));
+  const lengths = [0, 0];
+  try {
+    for (const rows of RAGGED) {
+      const before = [...lengths];
+      rows.forEach((ids, row) => {
+        lengths[row] = lengths[row]! + ids.length;
+      });
+      const logits = await run(session, signature, together, rows, before);
+      for (const [row, ids] of rows.entries()) {
+        const own = await run(session, signature, alone[row]!, [ids], [before[row]!]);
+        if (!(difference(logits, row, ids.length, own) < ROUNDING)) return false;
+      }
+    }
+    return true;
+  } catch (error) {
+    if (error instanceof CqilError) return false;
+    throw error;
+  } finally {
+    for (const buffers of [together, ...alone]) buffers.dispose();
+  }
+}
+
+async function run(
+  session: BindableSession,
+  signature: DecoderSignature,
+  buffers: KeyValueBuffers,
+  rows: readonly (readonly number[])[],
+  past: readonly number[],
+): Promise<TensorValue> {
+  const { feeds, outputs } = buffers.bindings();
+  const results = await session.execute(
+    { ...rowFeeds(signature, { ids: rows, past, keepLast: false }), ...feeds },
+    { [signature.logits]: 'tensor', ...outputs },
+  );
+  return results[signature.logits]!;
+}
+
+/** Relative distance of a row's logits at its last token from the same alone. */
+function difference(all: TensorValue, row: number, count: number, own: TensorValue): number {
+  const [, positions, vocabulary] = all.dims as [number, number, number];
+  const together = asFloat32(all);
+  const alone = asFloat32(own);
+  const at = (row * positions + count - 1) * vocabulary;
+  const from = alone.length - vocabulary;
+  let distance = 0;
+  let size = 0;
+  for (let i = 0; i < vocabulary; i++) {
+    distance += (together[at + i]! - alone[from + i]!) ** 2;
+    size += alone[from + i]! ** 2;
+  }
+  return Math.sqrt(distance / size);
 }
 
 function sameBits(a: TensorValue, b: TensorValue): boolean {

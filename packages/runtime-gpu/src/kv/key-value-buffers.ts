@@ -1,4 +1,4 @@
-import type { NativeSession } from '../session/native/native-session.js';
+import type { BindableSession } from '../session/native/bindable-session.js';
 import type { ResidentTensor } from '../session/native/resident-tensor.js';
 import { zeroTensor } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
@@ -47,12 +47,12 @@ export class KeyValueBuffers {
   readonly lineage = new Lineage();
   /** While a run writes behind the newest handle. */
   busy = false;
-  readonly #session: NativeSession;
+  readonly #session: BindableSession;
   readonly #entries: Entry[];
   /** The same object as long as the memory is the same. */
   readonly #bindings = new Map<string, Bindings>();
 
-  constructor(session: NativeSession, shapes: readonly BufferShape[], batch: number, capacity: number) {
+  constructor(session: BindableSession, shapes: readonly BufferShape[], batch: number, capacity: number) {
     this.batch = batch;
     this.#session = session;
     this.#entries = shapes.map((shape) => {
