@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout } from 'node:timers/promises';
 import * as transformers from '@huggingface/transformers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { testModel } from '../../../../tools/src/test-model.js';
@@ -6,14 +7,10 @@ import { type RegisteredBackend, registerBackend } from './register.js';
 
 const { DynamicCache, pipeline, random } = transformers;
 
-const PROMPTS = [
-  'Call me Ishmael. Some years ago',
-  'def fibonacci(n):',
-  'Le petit prince habitait une planète',
-] as const;
-const GREEDY = { max_new_tokens: 24, do_sample: false };
-/** About 300 tokens. */
-const LONG = 'The three most important inventions of the nineteenth century were these. '.repeat(24);
+const PROMPTS = ['Call me Ishmael. Some years ago', 'Le petit prince habitait une planète'] as const;
+const GREEDY = { max_new_tokens: 16, do_sample: false };
+/** About 200 tokens. */
+const LONG = 'The three most important inventions of the nineteenth century were these. '.repeat(16);
 
 describe.each(['fp32', 'q4'] as const)('SmolLM2 in %s', (which) => {
   let stock: transformers.TextGenerationPipeline;
@@ -93,9 +90,12 @@ describe.each(['fp32', 'q4'] as const)('SmolLM2 in %s', (which) => {
     const longest = async (generator: transformers.TextGenerationPipeline): Promise<number> => {
       const delay = monitorEventLoopDelay({ resolution: 1 });
       const inputs = generator.tokenizer(LONG.toUpperCase());
-      // What comes before and after a run is Transformers.js's own: the run alone is looked at.
+      // The monitor takes notes by a timer: it must come to that before, and once more after a run that blocked it.
       delay.enable();
+      await setTimeout(20);
+      delay.reset();
       await generator.model.forward(inputs);
+      await setTimeout(20);
       delay.disable();
       return delay.max / 1e6;
     };
