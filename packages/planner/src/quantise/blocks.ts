@@ -13,12 +13,17 @@ export interface BlockOptions {
   readonly scaleType?: 'float32' | 'float16';
 }
 
-/** A matrix `[inFeatures, outFeatures]` in blocks along its inputs: `weight = (code − 2^(bits−1)) · scale`. */
+/**
+ * A matrix `[inFeatures, outFeatures]` in blocks along its inputs: `weight = (code − zero point) · scale`, the zero point
+ * 2^(bits−1) where none is given.
+ */
 export interface QuantisedBlocks extends Required<BlockOptions> {
   /** `[outFeatures, inFeatures / blockSize, blockSize · bits / 8]`; of two 4-bit codes in a byte the first is low. */
   readonly codes: Uint8Array;
   /** `[outFeatures, inFeatures / blockSize]`, each a value that `scaleType` has. */
   readonly scales: Float32Array;
+  /** `[outFeatures, inFeatures / blockSize]`, one code each, unpacked. */
+  readonly zeroPoints?: Uint8Array;
 }
 
 /**
@@ -69,8 +74,7 @@ export function quantiseBlocks(weight: Float32Array, options: BlockOptions): Qua
 
 /** The matrix that blocks stand for, row-major `[inFeatures, outFeatures]`. */
 export function dequantiseBlocks(blocks: QuantisedBlocks): Float32Array {
-  const { inFeatures, outFeatures, bits, blockSize, codes, scales } = blocks;
-  const zero = 2 ** (bits - 1);
+  const { inFeatures, outFeatures, bits, blockSize, codes, scales, zeroPoints } = blocks;
   const perColumn = inFeatures / blockSize;
   const blob = (blockSize * bits) / 8;
   const weight = new Float32Array(inFeatures * outFeatures);
@@ -80,6 +84,7 @@ export function dequantiseBlocks(blocks: QuantisedBlocks): Float32Array {
       const i = k % blockSize;
       const byte = codes[block * blob + ((i * bits) >> 3)] as number;
       const code = bits === 8 ? byte : (byte >> (4 * (i & 1))) & 15;
+      const zero = zeroPoints?.[block] ?? 2 ** (bits - 1);
       weight[k * outFeatures + column] = (code - zero) * (scales[block] as number);
     }
   }
@@ -97,7 +102,8 @@ function halfScale(magnitude: number, last: number): number {
   return halfToFloat(half);
 }
 
-function checkShape(weight: Float32Array, options: BlockOptions): void {
+/** @throws UsageError `QUANTISE_SHAPE` */
+export function checkShape(weight: Float32Array, options: BlockOptions): void {
   const { inFeatures, outFeatures, blockSize } = options;
   const powerOfTwo = Number.isInteger(Math.log2(blockSize)) && blockSize >= 16;
   const fits = inFeatures > 0 && inFeatures % blockSize === 0 && weight.length === inFeatures * outFeatures;
