@@ -9,9 +9,11 @@ import { inspect } from './inspect.js';
 import { optimize } from './optimize.js';
 import { plan } from './plan.js';
 import { probe } from './probe.js';
+import { quantise } from './quantise.js';
 import { report } from './report.js';
 import { rewrite } from './rewrite.js';
 import { serve } from './serve.js';
+import { simulate } from './simulate.js';
 import { verify } from './verify.js';
 
 /** All commands, in the order in which a model goes through them. */
@@ -26,8 +28,10 @@ export const commands: readonly Command[] = [
   plan,
   rewrite,
   verify,
+  quantise,
   chat,
   serve,
   bench,
+  simulate,
   doctor,
 ];

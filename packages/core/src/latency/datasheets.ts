@@ -122,7 +122,7 @@ const SHEETS: Readonly<Record<string, Sheet>> = {
     link: { bytesPerSecond: 16 * GB, protocols: PCIE_PROTOCOLS, bus: 'root complex' },
   },
   'epyc-9654': {
-    title: 'two sockets of EPYC 9654, xGMI 3',
+    title: 'sockets of EPYC 9654, xGMI 3 between them',
     sources: [
       'AMD EPYC 9004 data sheet: 96 cores at 2.4 GHz, 12 channels DDR5-4800 (460.8 GB/s); 32 float32 operations a cycle and core (two 256-bit multiply-adds); xGMI 32 Gbit/s × 16 lanes × 3 links',
       'Not from a datasheet: 80 % of both, 5 µs an operator among 96 threads, 30 µs a run, exchanges of 1 µs and 0.5 µs a hop through shared memory',
