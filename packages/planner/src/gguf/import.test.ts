@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DecoderSession } from '@cqil/runtime-gpu';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { intAttribute, readModel, setAttribute, writeModel } from '../onnx/index.js';
 import { importGguf } from './import.js';
 import type { ImportDtype } from './storage.js';
 import { TINY, tinyPairs, tinyTensors } from './testing/tiny-llama.js';
@@ -23,6 +24,17 @@ async function saved(spec: GgufSpec): Promise<string> {
   const file = fresh('model.gguf');
   await writeFile(file, writeGguf(spec));
   return file;
+}
+
+/** A copy whose 4-bit products round no input. */
+async function withFloatInputs(onnxFile: string): Promise<string> {
+  const model = await readModel(onnxFile);
+  for (const node of model.graph.nodes) {
+    if (intAttribute(node, 'bits') === 4) setAttribute(node, 'accuracy_level', { int: 1 });
+  }
+  const copy = fresh('float-inputs.onnx');
+  await writeModel(model, copy);
+  return copy;
 }
 
 const IDS = [72, 101, 108, 108, 111, 44, 32, 257, 259, 12, 200, 300];
@@ -74,8 +86,11 @@ describe('importGguf', () => {
     for (const type of ['Q4_0', 'Q4_1', 'Q4_K'] as const) {
       const tensors = tinyTensors({ type, embedding: 'F32', output: 'F32' });
       const [a] = await logits((await imported(tensors, 'fp32')).onnxFile);
-      const [b] = await logits((await imported(tensors, 'source')).onnxFile);
+      const source = (await imported(tensors, 'source')).onnxFile;
+      const [b] = await logits(await withFloatInputs(source));
       expect(largestDifference(a!, b!)).toBeLessThan(1e-3);
+      const [c] = await logits(source);
+      expect(largestDifference(a!, c!) / spread(a!)).toBeLessThan(ROUNDED);
     }
   });
 
@@ -90,12 +105,19 @@ describe('importGguf', () => {
     expect(source.dtype).toBe('q4');
   });
 
-  it.each(['fp32', 'fp16', 'source'] as const)(
-    '%s: a left-padded batch equals single sequences, prefill and decode',
-    async (dtype) => {
+  it.each([
+    ['fp32', 'native', 'right'],
+    ['fp16', 'native', 'right'],
+    ['source', 'native', 'right'],
+    ['fp32', 'node', 'left'],
+    ['fp16', 'node', 'left'],
+    ['source', 'node', 'left'],
+  ] as const)(
+    '%s, %s: a batch padded on the %s equals single sequences, prefill and decode',
+    async (dtype, binding) => {
       const { onnxFile } = await imported(tinyTensors({ type: 'Q4_1' }), dtype);
       const rows = [IDS, IDS.slice(3, 9)];
-      const decoder = await DecoderSession.open(onnxFile);
+      const decoder = await DecoderSession.open(onnxFile, { binding });
       try {
         const steps = async (inputIds: number[][]) => {
           const out: number[][][] = [];

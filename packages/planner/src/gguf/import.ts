@@ -144,6 +144,6 @@ async function folderBytes(folder: string): Promise<number> {
 function biases({ layers }: LlamaWeights): { attention: boolean; ffn: boolean } {
   return {
     attention: layers.some((layer) => layer.qkv.biases !== undefined),
-    ffn: layers.some((layer) => layer.gate.biases !== undefined),
+    ffn: layers.some((layer) => layer.gateUp.biases !== undefined),
   };
 }

@@ -113,14 +113,15 @@ function addShared(b: GraphBuilder, p: LlamaParameters, factors: Float32Array | 
   const maskShape = b.node(`${at}/Shape`, 'Shape', ['attention_mask']);
   const total = b.node(`${at}/Gather`, 'Gather', [maskShape, b.int64(1)], { axis: { int: 0 } });
   const totalLength = b.node(`${at}/Cast`, 'Cast', [total], { to: { int: DataType.INT32 } });
-  const one = b.weight('/model/constants/INT32/1', DataType.INT32, [], Int32Array.of(1));
-  const last = b.node(`${at}/Sub`, 'Sub', [totalLength, one]);
+  // The last column that is attended, by sequence: a token goes where the mask says that it is, whichever side is padded.
+  const columns = b.node(`${at}/Range`, 'Range', [b.int64(0), total, b.int64(1)]);
+  const attended = b.node(`${at}/Mul`, 'Mul', ['attention_mask', columns]);
+  const last = b.node(`${at}/ReduceMax`, 'ReduceMax', [attended, b.int64([1])], { keepdims: { int: 0 } });
+  const sequenceLengths = b.node(`${at}/lengths/Cast`, 'Cast', [last], { to: { int: DataType.INT32 } });
   const idsShape = b.node(`${at}/ids/Shape`, 'Shape', ['input_ids']);
-  const batch = b.node(`${at}/batch/Gather`, 'Gather', [idsShape, b.int64([0])], { axis: { int: 0 } });
   const sequence = b.node(`${at}/sequence/Gather`, 'Gather', [idsShape, b.int64([1])], {
     axis: { int: 0 },
   });
-  const sequenceLengths = b.node(`${at}/Expand`, 'Expand', [last, batch]);
 
   const masked = MASKED[b.floatType];
   const float = (name: string, value: number) =>
@@ -198,8 +199,7 @@ function addLayer(
     layer.ffnNorm,
     true,
   );
-  const gate = storage.linear(b, `${at}/mlp/gate_proj`, middle.normed, layer.gate);
-  const up = storage.linear(b, `${at}/mlp/up_proj`, middle.normed, layer.up);
+  const [gate, up] = addGateUp(b, storage, `${at}/mlp`, middle.normed, layer.gateUp);
   const sigmoid = b.node(`${at}/mlp/act_fn/Sigmoid`, 'Sigmoid', [gate]);
   const activated = b.node(`${at}/mlp/act_fn/Mul`, 'Mul', [gate, sigmoid]);
   const inner = b.node(`${at}/mlp/Mul`, 'Mul', [activated, up]);
@@ -221,6 +221,27 @@ function addQueryKeyValue(
     storage.linear(b, `${at}/k_proj`, input, k!),
     storage.linear(b, `${at}/v_proj`, input, v!),
   ];
+}
+
+/** Gate and up of the FFN: halves of one product, or two products where the parts are stored differently. */
+function addGateUp(
+  b: GraphBuilder,
+  storage: Storage,
+  at: string,
+  input: string,
+  layer: LinearLayer,
+): [gate: string, up: string] {
+  if (storage.packs(layer)) {
+    const both = storage.linear(b, `${at}/gate_up_proj`, input, layer);
+    const halves = [`${at}/gate_up_split/output_0`, `${at}/gate_up_split/output_1`] as [string, string];
+    const half = layer.outputs / 2;
+    b.nodeWithOutputs(`${at}/gate_up_split`, 'Split', [both, b.int64([half, half])], halves, {
+      axis: { int: -1 },
+    });
+    return halves;
+  }
+  const [gate, up] = partsOf(layer);
+  return [storage.linear(b, `${at}/gate_proj`, input, gate!), storage.linear(b, `${at}/up_proj`, input, up!)];
 }
 
 /** RMS norm, of a sum where something is still to be added to the residual; the sum is given on, too. */

@@ -58,8 +58,8 @@ function sourceStorage(types: ReadonlySet<QuantType>): StorageChoice {
 /** The types of the layers' matrices: embedding and output are often kept finer. */
 function matrixTypes({ layers }: LlamaWeights): Set<QuantType> {
   const types = new Set<QuantType>();
-  for (const { qkv, attentionOutput, gate, up, down } of layers) {
-    for (const layer of [qkv, attentionOutput, gate, up, down]) {
+  for (const { qkv, attentionOutput, gateUp, down } of layers) {
+    for (const layer of [qkv, attentionOutput, gateUp, down]) {
       for (const { type } of layer.parts) types.add(type);
     }
   }

@@ -45,8 +45,8 @@ export interface LayerWeights {
   readonly qkv: LinearLayer;
   readonly attentionOutput: LinearLayer;
   readonly ffnNorm: VectorRows;
-  readonly gate: LinearLayer;
-  readonly up: LinearLayer;
+  /** Gate and up, in this order: one input, two results of one size. */
+  readonly gateUp: LinearLayer;
   readonly down: LinearLayer;
 }
 
@@ -90,8 +90,13 @@ export function llamaWeights(model: GgufModel, p: LlamaParameters): LlamaWeights
       ),
       attentionOutput: finder.linear([{ name: name('attn_output'), outputs: hiddenSize }], attention),
       ffnNorm: finder.vector(name('ffn_norm.weight'), hiddenSize),
-      gate: finder.linear([{ name: name('ffn_gate'), outputs: ffnSize }], hiddenSize),
-      up: finder.linear([{ name: name('ffn_up'), outputs: ffnSize }], hiddenSize),
+      gateUp: finder.linear(
+        [
+          { name: name('ffn_gate'), outputs: ffnSize },
+          { name: name('ffn_up'), outputs: ffnSize },
+        ],
+        hiddenSize,
+      ),
       down: finder.linear([{ name: name('ffn_down'), outputs: hiddenSize }], ffnSize),
     };
   });

@@ -33,7 +33,8 @@ interface Waiting {
  * `DecoderSession`, and steps of one token that are asked for together become one run. Sequences join and leave between
  * steps; a long prompt is read in parts, and the others go on in between.
  *
- * What a sequence gets does not depend on who else is there, up to the rounding of kernels for several rows.
+ * What a sequence gets does not depend on who else is there, up to the rounding of kernels for several rows. With a graph
+ * that cannot take rows of different lengths (tried out when it is opened), sequences take turns instead; `joins` says so.
  *
  * @example
  * ```ts
@@ -91,6 +92,11 @@ export class BatchedDecoder implements StepModel {
       });
     }
     return new BatchedDecoder(decoder, steps, slots, promptChunk);
+  }
+
+  /** Whether steps of several sequences become one run. */
+  get joins(): boolean {
+    return this.#steps.keyValues.ragged;
   }
 
   /** Sequences in memory, caches that are kept for later included. */
@@ -232,7 +238,11 @@ export class BatchedDecoder implements StepModel {
     const steps = this.#stepping;
     this.#stepping = [];
     if (steps.length === 0) return;
-    if (steps.length === 1) return this.#alone(steps[0]!);
+    // A graph that knows one length for all rows takes them one by one.
+    if (steps.length === 1 || !this.#steps.keyValues.ragged) {
+      for (const waiting of steps) await this.#alone(waiting);
+      return;
+    }
     const rows = 1 + Math.max(...steps.map(({ slot }) => slot!.row));
     const bySlot = new Map(steps.map((waiting) => [waiting.slot!.row, waiting]));
     try {

@@ -4,9 +4,10 @@ import type { InPlaceKeyValues } from '../kv/in-place-key-values.js';
 import type { Bindings, KeyValueBuffers } from '../kv/key-value-buffers.js';
 import type { Binding } from '../session/native/binding.js';
 import type { ResidentTensor } from '../session/native/resident-tensor.js';
-import { asFloat32, integerTensor } from '../tensor/make.js';
+import { asFloat32 } from '../tensor/make.js';
 import type { TensorOf, TensorValue } from '../tensor/types.js';
 import { type Logits, logitsShape } from './logits.js';
+import { rowFeeds } from './row-feeds.js';
 import type { DecoderSignature } from './signature.js';
 
 export interface InPlaceStep {
@@ -82,7 +83,7 @@ export class InPlaceSteps {
       },
       async (buffers, lengths) => {
         const results: RunResult[] = [];
-        for (const run of runsOf(buffers, ids, past)) results.push(await this.run(run, request));
+        for (const run of this.#runsOf(buffers, ids, past)) results.push(await this.run(run, request));
         return {
           logits: joinRows(results.map(({ logits }) => logits)),
           outputs: {
@@ -93,6 +94,20 @@ export class InPlaceSteps {
       },
     );
     return { ...value, cache: next };
+  }
+
+  /**
+   * One run for the whole batch where the graph can do it; else one a row. The operator reads several new tokens behind a
+   * past of one sequence only, and several sequences from their start or by one token each.
+   */
+  #runsOf(buffers: KeyValueBuffers, ids: readonly (readonly number[])[], past: readonly number[]): RowRun[] {
+    const single = ids.every((row) => row.length === 1);
+    const fresh = past.every((length) => length === 0);
+    const even = ids.every((row, i) => row.length === ids[0]!.length && past[i] === past[0]);
+    if (ids.length === 1 || ((single || fresh) && (even || this.keyValues.ragged))) {
+      return [{ bindings: buffers.bindings(), ids, past }];
+    }
+    return ids.map((row, i) => ({ bindings: buffers.bindings(i, 1), ids: [row], past: [past[i]!] }));
   }
 
   /** One run of the graph. Whose the rows are, and what became of them, is up to the caller. */
@@ -106,7 +121,7 @@ export class InPlaceSteps {
     const target = this.#target(options.into, ids.length, positions);
     const results = await this.keyValues.session.runBound(
       this.#binding(bindings, outputs),
-      this.#feeds(ids, past, keepLast && !ragged),
+      rowFeeds(signature, { ids, past, keepLast: keepLast && !ragged }),
       signal === undefined ? {} : { signal },
       target === undefined ? {} : { [signature.logits]: target.resident },
     );
@@ -164,74 +179,6 @@ export class InPlaceSteps {
     const all = buffers.copyOut(lengths);
     return Object.fromEntries(wanted.map(({ past, present }) => [present, all[past]!]));
   }
-
-  #feeds(
-    ids: readonly (readonly number[])[],
-    past: readonly number[],
-    keepLast: boolean,
-  ): Record<string, TensorValue> {
-    const { inputIds, attentionMask, positionIds, logitsToKeep } = this.#signature;
-    const batch = ids.length;
-    const width = Math.max(...ids.map((row) => row.length));
-    const total = Math.max(...ids.map((row, i) => row.length + past[i]!));
-    const feeds: Record<string, TensorValue> = {};
-    const give = (
-      info: typeof inputIds | undefined,
-      columns: number,
-      at: (row: number, column: number) => number,
-    ) => {
-      if (info === undefined) return;
-      const values = new Array<number>(batch * columns);
-      for (let row = 0; row < batch; row++) {
-        for (let column = 0; column < columns; column++) values[row * columns + column] = at(row, column);
-      }
-      feeds[info.name] = integerTensor(info.elementType, values, [batch, columns]);
-    };
-    give(inputIds, width, (row, column) => ids[row]![column] ?? 0);
-    give(positionIds, width, (row, column) => (column < ids[row]!.length ? past[row]! + column : 1));
-    if (attentionMask !== undefined) {
-      const { name, elementType } = attentionMask;
-      feeds[name] = rowsOfOnes(
-        elementType,
-        ids.map((row, i) => row.length + past[i]!),
-        total,
-      );
-    }
-    if (logitsToKeep !== undefined) {
-      const { name, elementType, shape } = logitsToKeep;
-      feeds[name] = integerTensor(elementType, [keepLast ? 1 : 0], shape.length === 0 ? [] : [1]);
-    }
-    return feeds;
-  }
-}
-
-/**
- * One run for the whole batch where the operator can do it; else one a row. It reads several new tokens behind a past of
- * one sequence only, and several sequences from their start or by one token each.
- */
-function runsOf(
-  buffers: KeyValueBuffers,
-  ids: readonly (readonly number[])[],
-  past: readonly number[],
-): RowRun[] {
-  const single = ids.every((row) => row.length === 1);
-  const fresh = past.every((length) => length === 0);
-  if (ids.length === 1 || single || fresh) return [{ bindings: buffers.bindings(), ids, past }];
-  return ids.map((row, i) => ({ bindings: buffers.bindings(i, 1), ids: [row], past: [past[i]!] }));
-}
-
-/** `[rows, width]`: so many ones in each row, then zeros. Made without a number for each element: it is long. */
-function rowsOfOnes(type: TensorValue['type'], counts: readonly number[], width: number): TensorValue {
-  const dims = [counts.length, width];
-  if (type !== 'int64') {
-    const values = counts.flatMap((count) => Array.from({ length: width }, (_, i) => (i < count ? 1 : 0)));
-    return integerTensor(type, values, dims);
-  }
-  const data = new BigInt64Array(counts.length * width);
-  counts.forEach((count, row) => {
-    data.fill(1n, row * width, row * width + count);
-  });
-  return { type, dims, data };
 }
 
 /** The logits of each row's own last positions, at the end; or of the very last alone. */

@@ -187,7 +187,7 @@ class Emitter {
       v as string,
       key.past,
       value.past,
-      shared.seqlens(),
+      shared.seqlens(core.rule.window),
       shared.total(),
       tables.cos,
       tables.sin,

@@ -36,15 +36,29 @@ export class SharedInputs {
     readonly padding: FusePadding,
   ) {}
 
-  /** int32 `[batch]`: the last position that is attended, by sequence. */
-  seqlens(): string {
-    return this.#once('seqlens_k', () => {
-      const { mask } = this.roles;
-      if (this.padding === 'none' && mask !== undefined) {
+  /**
+   * int32 `[batch]`: the last position that is attended, by sequence. So the operator puts a token where the mask says
+   * that it is, and sequences of different lengths can be padded on either side. The bias of a window knows one
+   * position for all sequences, and so must they, then.
+   */
+  seqlens(window: number | undefined): string {
+    const { mask } = this.roles;
+    const own = mask !== undefined && (this.padding === 'none' || window === undefined);
+    return this.#once(own ? 'seqlens_k' : 'seqlens_k.all', () => {
+      if (own) {
         const counted =
           elementType(mask) === DataType.INT64
             ? mask.name
             : this.#node('Cast', [mask.name], { to: { int: DataType.INT64 } });
+        if (this.padding === 'left') {
+          const [zero, one] = [this.#ints('zero', 0), this.#ints('one', 1)];
+          const columns = this.#node('Range', [zero, this.#totalLong(), one]);
+          const attended = this.#node('Mul', [counted, columns]);
+          const last = this.#node('ReduceMax', [attended, this.#ints('axis_1', [1])], {
+            keepdims: { int: 0 },
+          });
+          return this.#node('Cast', [last], { to: { int: DataType.INT32 } });
+        }
         const sum = this.#node('ReduceSum', [counted, this.#ints('axis_1', [1])], { keepdims: { int: 0 } });
         const last = this.#node('Sub', [sum, this.#ints('one', 1)]);
         return this.#node('Cast', [last], { to: { int: DataType.INT32 } });
