@@ -26,11 +26,13 @@ export class Calibration {
   readonly #student: Stages;
 
   /**
-   * @param inputs values of the graph, in topological order
+   * @param source computes what the original does, and has the values that the models given later have
+   * @param inputs values of both graphs, in topological order
    * @param batches token ids, `[batches][batch][sequence]`
    */
   constructor(
     original: Model,
+    source: Model,
     products: Products,
     inputs: readonly string[],
     batches: readonly (readonly (readonly number[])[])[],
@@ -39,7 +41,7 @@ export class Calibration {
     this.#original = original;
     this.#products = products;
     this.#teacher = new Stages(original, inputs, batches, session);
-    this.#student = new Stages(original, inputs, batches, session);
+    this.#student = new Stages(source, inputs, batches, session);
   }
 
   /** @param model the original with new weights before this input */

@@ -1,5 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { analyze } from '../anatomy/index.js';
+import { importGguf } from '../gguf/index.js';
+import { tinyPairs, tinyTensors } from '../gguf/testing/tiny-llama.js';
+import { writeGguf } from '../gguf/testing/write-gguf.js';
 import { distance, logitsOf, testdata } from '../linear/testing/fixtures.js';
 import { type Model, operatorName, readModel } from '../onnx/index.js';
 import { rewriteGroups } from '../rewrite/index.js';
@@ -192,8 +198,37 @@ describe('quantise', () => {
     await expect(quantise(await llama(), options)).rejects.toMatchObject({ code });
   });
 
-  it('refuses a model without matrices in floating point', async () => {
-    const source = await readModel(testdata('genai-int4/llama/model.onnx'));
-    await expect(quantise(source, { session })).rejects.toMatchObject({ code: 'QUANTISE_NOTHING' });
+  it.each([
+    ['genai-int4/llama/model.onnx', 8],
+    ['families/qwen3/genai-int4/model.onnx', 8],
+    ['optimum/llama/onnx/model_quantized.onnx', 4],
+  ] as const)('takes matrices of %s for what they stand for', async (file, bits) => {
+    const source = await readModel(testdata(file));
+    const { model, matrices } = await quantise(source, { bits, blockSize: 16, session });
+    expect(matrices.filter(({ use }) => use === 'product').length).toBeGreaterThan(15);
+    expect(relative(await logitsOf(model), await logitsOf(source))).toBeLessThan(bits === 8 ? 4e-3 : 0.2);
+    expect(model.graph.nodes.some(({ name }) => name.includes('refit'))).toBe(false);
+  });
+
+  it('leaves out the nodes that minima beside blocks took', async () => {
+    const dir = await mkdtemp(path.join(os.tmpdir(), 'cqil-quantise-'));
+    onTestFinished(() => rm(dir, { recursive: true, force: true }));
+    const file = path.join(dir, 'tiny.gguf');
+    const tensors = tinyTensors({ type: 'Q4_1', embedding: 'Q4_1', biases: true });
+    await writeFile(file, writeGguf({ pairs: tinyPairs(), tensors }));
+    const { onnxFile } = await importGguf(file, path.join(dir, 'model'), { dtype: 'source' });
+    const source = await readModel(onnxFile);
+    const { model, matrices } = await quantise(source, { bits: 8, calibration, session });
+    expect(operators(source).get('ReduceSum')).toBeGreaterThan(0);
+    expect(operators(model).has('ReduceSum')).toBe(false);
+    expect(matrices.map(({ use }) => use).slice(-2)).toEqual(['embedding', 'head']);
+    expect(relative(await logitsOf(model), await logitsOf(source))).toBeLessThan(5e-3);
+  });
+
+  it('refuses a model without products', async () => {
+    const source = await llama();
+    await expect(quantise(source, { blockSize: 512, session })).rejects.toMatchObject({
+      code: 'QUANTISE_NOTHING',
+    });
   });
 });

@@ -9,6 +9,7 @@ import { Calibration, DriftCorrection, type InputSums, outputError, weightError 
 import { roundCompensated } from './compensate.js';
 import { addBlocks, blockLookup, blockProduct, type StoredBlocks } from './emit.js';
 import { chooseFiner } from './finer.js';
+import { floatForm } from './float-form.js';
 import { floatValues, matrixValues, turned } from './matrix-values.js';
 import { type RoundOptions, roundToNearest } from './round.js';
 import { type Settings, settingsOf } from './settings.js';
@@ -30,12 +31,16 @@ const LOGITS = 'logits';
  * Memory: the new matrices, the inputs that the next products read of all tokens, and two squares of the largest
  * number of inputs, a few times, in float64.
  *
- * @param source its matrices in float32 or float16; not changed
+ * Matrices that are stored in codes already are taken for the numbers that they stand for, those of the layers and that of
+ * the head: once is enough, since each time adds its errors.
+ *
+ * @param original not changed
  * @throws UsageError `QUANTISE_OPTIONS`, `QUANTISE_TEXT`, `QUANTISE_NOTHING`; UsageError `QUANTISE_RANGE`; MetricError
- *   `MATRIX_NOT_POSITIVE`; what `openVariant` throws; the signal's reason
+ *   `MATRIX_NOT_POSITIVE`; AnatomyError for models in codes that cannot be understood; what `openVariant` throws; the signal's reason
  */
-export async function quantise(source: Model, options: QuantiseOptions = {}): Promise<QuantiseResult> {
+export async function quantise(original: Model, options: QuantiseOptions = {}): Promise<QuantiseResult> {
   const settings = settingsOf(options);
+  const source = await floatForm(original, settings.session);
   const logits = source.graph.outputs.find(({ name }) => name === LOGITS) ?? source.graph.outputs[0];
   if (logits === undefined || !source.graph.feeds.some(({ name }) => name === TOKENS)) {
     throw new ModelFormatError('QUANTISE_NOT_DECODER', 'The model cannot be run from token ids.', {
@@ -45,7 +50,7 @@ export async function quantise(source: Model, options: QuantiseOptions = {}): Pr
   }
   const sites = findSites(source, TOKENS, logits.name);
   await using products = new Products(settings.session?.threads);
-  const run = new Run(source, settings, products);
+  const run = new Run(original, source, settings, products);
   const layers = run.usable(sites.products.filter(({ head }) => !head));
   if (layers.length === 0) throw nothing(source);
   const heads = run.usable(sites.products.filter(({ head }) => head));
@@ -68,7 +73,9 @@ class Run {
   readonly #matrices: QuantisedMatrix[] = [];
   readonly #left: UnquantisedMatrix[] = [];
 
+  /** @param source the original with float matrices */
   constructor(
+    readonly original: Model,
     readonly source: Model,
     readonly settings: Settings,
     readonly products: Products,
@@ -94,7 +101,7 @@ class Run {
     const calibration =
       batches.length === 0
         ? undefined
-        : new Calibration(this.source, this.products, [...byInput.keys()], batches, session);
+        : new Calibration(this.original, this.source, this.products, [...byInput.keys()], batches, session);
     onDone(0, sites.length);
     for (const list of byInput.values()) {
       signal?.throwIfAborted();
@@ -251,7 +258,7 @@ function nothing(source: Model): UsageError {
   return new UsageError('QUANTISE_NOTHING', 'The model has no matrices that could be put into blocks.', {
     expected: 'products with matrices in float32 or float16 that divide into blocks',
     found: blocks > 0 ? `${blocks} products with matrices in blocks already` : 'none',
-    hint: 'Give the model in floating point: quantising twice adds two errors up.',
+    hint: 'Give the model in floating point.',
   });
 }
 
