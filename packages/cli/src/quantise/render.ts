@@ -1,0 +1,33 @@
+import type { KindsEvaluation, QuantisedMatrix } from '@cqil/planner';
+import { table } from '../terminal/table.js';
+
+/** What each matrix got, a line each. */
+export function renderMatrices(matrices: readonly QuantisedMatrix[]): string {
+  return table([
+    ['matrix', 'inputs', 'outputs', 'bits', 'error'],
+    ...matrices.map(({ name, use, inFeatures, outFeatures, bits, error }) => [
+      use === 'product' ? name : `${name} (${use})`,
+      `${inFeatures}`,
+      `${outFeatures}`,
+      `${bits}`,
+      `${(100 * Math.sqrt(error)).toFixed(2)} %`,
+    ]),
+  ]);
+}
+
+/** What it costs on held-out text, a line for each kind. */
+export function renderPerplexity({ kinds, excess, kl }: KindsEvaluation): string {
+  const percent = (value: number) => `${value < 0 ? '−' : '+'}${Math.abs(100 * value).toFixed(2)} %`;
+  return table([
+    ['held-out text', 'tokens', 'before', 'after', 'perplexity', 'KL'],
+    ...kinds.map((kind) => [
+      kind.kind,
+      `${kind.tokens}`,
+      (kind.perplexity / (1 + kind.excess)).toFixed(3),
+      kind.perplexity.toFixed(3),
+      percent(kind.excess),
+      kind.kl.toFixed(4),
+    ]),
+    ...(kinds.length > 1 ? [['all kinds alike', '', '', '', percent(excess), kl.toFixed(4)]] : []),
+  ]);
+}
