@@ -243,7 +243,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
         // Nobody reads this answer.
         return new Response(null, { status: 499 });
       }
-      if (!life.signal.aborted && !(cause instanceof ApiError)) onError(cause);
+      if (!life.signal.aborted && !(cause instanceof ApiError) && error.status >= 500) onError(cause);
       context.record.fields.status = error.status;
       context.record.fields.code = error.code;
       return error.response();

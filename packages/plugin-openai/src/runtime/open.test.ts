@@ -172,6 +172,23 @@ describe('openTextModel', () => {
     });
   });
 
+  it('tells a client whose biases leave no token that it is the biases', async () => {
+    const handler = createOpenAIHandler({ models: [model] });
+    const one = encode('1')[0]!;
+    const body = JSON.stringify({
+      model: 'tiny',
+      messages: [{ role: 'user', content: 'a' }],
+      logit_bias: { [one]: -100 },
+      response_format: { type: 'json_schema', json_schema: { name: 's', schema: { const: 1 } } },
+    });
+    const request = new Request('http://localhost/v1/chat/completions', { method: 'POST', body });
+    const response = await handler(request);
+    expect([response.status, await response.json()]).toMatchObject([
+      400,
+      { error: { code: 'no_token_left' } },
+    ]);
+  });
+
   it('takes the only graph of a folder', async () => {
     using own = tinyModel();
     rmSync(join(own.folder, 'onnx', 'model.onnx'));

@@ -67,7 +67,7 @@ export class Work {
         record.fields.status = 499;
         return;
       }
-      if (!life.signal.aborted) onError(cause);
+      if (!life.signal.aborted && ended.status >= 500) onError(cause);
       record.fields.code = ended.code;
       record.fields.status = ended.status;
       if (!opened) yield* writer.opening();
