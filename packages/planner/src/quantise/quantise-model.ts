@@ -6,6 +6,7 @@ import {
   type KindsEvaluation,
   loadTokenizer,
   openTextSets,
+  type TextSetName,
   type TextSetRecord,
   type TextSets,
   textSetRecord,
@@ -22,7 +23,7 @@ import type { QuantisedMatrix, QuantiseMethod, QuantiseOptions, UnquantisedMatri
 /** The name under which a quantised folder holds what was done to its matrices. */
 export const QUANTISE_FILE = 'cqil.quantise.json';
 
-export interface QuantiseModelOptions extends Omit<QuantiseOptions, 'calibration'> {
+export interface QuantiseModelOptions extends Omit<QuantiseOptions, 'calibration' | 'development'> {
   /**
    * Texts to calibrate with and, apart from that, to measure by: see `openTextSets`. The model writes it itself where
    * `gptq` needs some and none is given.
@@ -47,7 +48,7 @@ export interface QuantiseRecord {
   readonly left: readonly UnquantisedMatrix[];
   /** Bytes of all weights. */
   readonly bytes: { readonly before: number; readonly after: number };
-  readonly texts?: { readonly calibration: TextSetRecord; readonly evaluation: TextSetRecord };
+  readonly texts?: Readonly<Record<TextSetName, TextSetRecord>>;
   /** By kind of text, beside the original; absent without text. */
   readonly quality?: KindsEvaluation;
 }
@@ -76,10 +77,9 @@ export async function quantiseModel(
   await assertFree(root, source, options.force === true ? QUANTISE_FILE : undefined);
   const original = await readModel(source.onnxFile);
   const texts = await textsFor(source, options);
-  const calibration = texts?.calibration.kinds.flatMap(({ windows }) => windows);
   const { model, method, matrices, left } = await quantise(original, {
     ...options,
-    ...(calibration === undefined ? {} : { calibration: interleaved(texts as TextSets) }),
+    ...(texts === undefined ? {} : { calibration: interleaved(texts), development: texts.development }),
   });
   const evaluation = await texts?.openEvaluation();
   const quality = evaluation && (await qualityOf(source, model, evaluation, options));
@@ -96,6 +96,7 @@ export async function quantiseModel(
       : {
           texts: {
             calibration: textSetRecord(texts.calibration),
+            development: textSetRecord(texts.development),
             evaluation: textSetRecord(evaluation),
           },
         }),
@@ -134,7 +135,7 @@ async function textsFor(source: ModelSource, options: QuantiseModelOptions): Pro
     ...(evaluationTexts === undefined ? {} : { evaluationTexts }),
     tokens: {
       calibration: tokens?.calibration ?? 16384,
-      // Nothing is chosen here.
+      // A window of each kind: what it tells are a few numbers.
       development: 1,
       evaluation: tokens?.evaluation ?? 6144,
     },

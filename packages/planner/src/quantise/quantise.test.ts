@@ -143,6 +143,20 @@ describe('quantise', () => {
     expect(storedMatrices(mixed.model)).toBe(storedMatrices(plain.model));
   });
 
+  it('tells by development text which need 8 bits', async () => {
+    const source = await llama();
+    const development = { window: 32, kinds: [{ kind: 'numbers', windows: windowsOf(2, 32, 300) }] };
+    const options = { calibration, development, session, finerShare: 0.25 };
+    const { model, matrices } = await quantise(source, options);
+    const again = await quantise(source, options);
+    expect(again.matrices).toEqual(matrices);
+    const finer = matrices.filter(({ use, bits }) => use === 'product' && bits === 8);
+    expect(finer.length).toBeGreaterThan(5);
+    const { model: plain } = await quantise(source, { ...options, finerShare: 0 });
+    const truth = await logitsOf(source);
+    expect(relative(await logitsOf(model), truth)).toBeLessThan(relative(await logitsOf(plain), truth));
+  });
+
   it('stores the table of a tied head once', async () => {
     const source = await readModel(testdata('families/gemma2/genai-fp32/model.onnx'));
     const { model, matrices } = await quantise(source, { blockSize: 16, session });

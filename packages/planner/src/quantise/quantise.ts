@@ -1,9 +1,7 @@
 import { ModelFormatError, UsageError } from '@cqil/core';
-import { DataType, type Model, type Node } from '../onnx/index.js';
+import { DataType, type Model } from '../onnx/index.js';
 import { Products } from '../recover/products.js';
-import { GraphEdit } from '../rewrite/graph-edit.js';
 import { Names } from '../rewrite/names.js';
-import { dropUnreadWeights, readValues } from '../rewrite/unread-weights.js';
 import { dequantiseBlocks, type QuantisedBlocks } from './blocks.js';
 import { Calibration, DriftCorrection, type InputSums, outputError, weightError } from './calibrate.js';
 import { roundCompensated } from './compensate.js';
@@ -11,6 +9,8 @@ import { addBlocks, blockLookup, blockProduct, type StoredBlocks } from './emit.
 import { chooseFiner } from './finer.js';
 import { floatForm } from './float-form.js';
 import { floatValues, matrixValues, turned } from './matrix-values.js';
+import { measuredNeeds } from './needs.js';
+import { labelOf, putProduct, replaceNode } from './place.js';
 import { type RoundOptions, roundToNearest } from './round.js';
 import { type Settings, settingsOf } from './settings.js';
 import { findSites, type LookupSite, type ProductSite } from './sites.js';
@@ -112,7 +112,8 @@ class Run {
       for (const site of list) {
         signal?.throwIfAborted();
         const rounded = await this.#round(site, bits, sums, correction);
-        this.#put(site, rounded);
+        putProduct(this.#model, this.#names, site, rounded.blocks, this.settings.accuracyLevel);
+        this.#note(site.name, 'product', rounded);
         onDone(this.#matrices.length, sites.length);
       }
     }
@@ -122,13 +123,24 @@ class Run {
   async refine(sites: readonly ProductSite[]): Promise<void> {
     const { bits, finerShare, signal } = this.settings;
     if (bits === 8 || finerShare === 0) return;
+    const { development, accuracyLevel } = this.settings;
+    const inEight = async (site: ProductSite) =>
+      roundToNearest(await matrixValues(site.matrix), this.#options(site, 8));
+    const needs =
+      development === undefined
+        ? new Map(this.#matrices.map(({ name, error }) => [name, error]))
+        : await measuredNeeds(this.original, this.#model, sites, this.#matrices, inEight, {
+            ...this.settings,
+            development,
+          });
     const byName = new Map(sites.map((site) => [site.name, site]));
-    for (const name of chooseFiner(this.#matrices, finerShare)) {
+    for (const name of chooseFiner(this.#matrices, needs, finerShare)) {
       signal?.throwIfAborted();
       const site = byName.get(name) as ProductSite;
-      const weight = await matrixValues(site.matrix);
-      const blocks = roundToNearest(weight, this.#options(site, 8));
-      this.#put(site, { blocks, error: weightError(weight, dequantiseBlocks(blocks)) });
+      const blocks = await inEight(site);
+      const error = weightError(await matrixValues(site.matrix), dequantiseBlocks(blocks));
+      putProduct(this.#model, this.#names, site, blocks, accuracyLevel);
+      this.#note(name, 'product', { blocks, error });
     }
   }
 
@@ -151,7 +163,7 @@ class Run {
       const rounded = { blocks, error: weightError(weight, dequantiseBlocks(blocks)) };
       const stored = addBlocks(model, this.#names, labelOf(name), blocks);
       shared.set(tensor.name, { turned: site.turned, rounded, stored });
-      this.#replace(site.node, blockLookup(model, this.#names, site, blocks, stored));
+      replaceNode(model, site.node, blockLookup(model, this.#names, site, blocks, stored));
       this.#note(name, 'embedding', rounded);
     }
     for (const site of heads) {
@@ -161,7 +173,7 @@ class Run {
       const rounded = known?.rounded ?? (await this.#round(site, bits, undefined, undefined));
       const stored = known?.stored ?? addBlocks(model, this.#names, labelOf(site.name), rounded.blocks);
       const nodes = blockProduct(model, this.#names, site, rounded.blocks, stored, accuracyLevel);
-      this.#replace(site.node, nodes);
+      replaceNode(model, site.node, nodes);
       this.#note(site.name, 'head', rounded);
     }
   }
@@ -220,26 +232,6 @@ class Run {
     };
   }
 
-  /** Puts blocks in the place of a site's matrix, or of the blocks that are there already. */
-  #put(site: ProductSite, rounded: Rounded): void {
-    const model = this.#model;
-    const stored = addBlocks(model, this.#names, labelOf(site.name), rounded.blocks);
-    const nodes = blockProduct(model, this.#names, site, rounded.blocks, stored, this.settings.accuracyLevel);
-    this.#replace(site.node, nodes);
-    this.#note(site.name, 'product', rounded);
-  }
-
-  /** @param node of the source: what stands in its place now goes, with the weights that only it has read */
-  #replace(node: Node, nodes: readonly Node[]): void {
-    const model = this.#model;
-    const readBefore = readValues(model);
-    const edit = new GraphEdit(model.graph);
-    const [output] = node.output;
-    edit.replace(model.graph.nodes.find((one) => one.output[0] === output) as Node, nodes);
-    edit.apply();
-    dropUnreadWeights(model, readBefore);
-  }
-
   #note(name: string, use: QuantisedMatrix['use'], { blocks, error }: Rounded): void {
     const { inFeatures, outFeatures, bits } = blocks;
     const matrix = { name, use, inFeatures, outFeatures, bits, error };
@@ -260,9 +252,4 @@ function nothing(source: Model): UsageError {
     found: blocks > 0 ? `${blocks} products with matrices in blocks already` : 'none',
     hint: 'Give the model in floating point.',
   });
-}
-
-/** `/model/layers.0/mlp/down_proj/MatMul` → `model.layers.0.mlp.down_proj.MatMul` */
-function labelOf(name: string): string {
-  return name.replace(/^\//, '').replaceAll('/', '.');
 }

@@ -10,6 +10,7 @@ export interface Settings {
   /** `[batches][batch][tokens]`, all windows of one length in a batch. */
   readonly batches: readonly (readonly (readonly number[])[])[];
   readonly finerShare: number;
+  readonly development: QuantiseOptions['development'] | undefined;
   readonly embeddingBits: 4 | 8 | 'float';
   readonly accuracyLevel: 1 | 4;
   readonly damping: number;
@@ -47,6 +48,7 @@ export function settingsOf(options: QuantiseOptions): Settings {
     method,
     batches: batchesOf(calibration, batchTokens),
     finerShare,
+    development: options.development,
     embeddingBits: options.embeddingBits ?? 8,
     accuracyLevel: options.accuracyLevel ?? 4,
     damping,

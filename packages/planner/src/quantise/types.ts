@@ -1,5 +1,6 @@
 import type { OnProgress } from '@cqil/core';
 import type { SessionOptions } from '@cqil/runtime-gpu';
+import type { TextSet } from '../evaluate/index.js';
 import type { Model } from '../onnx/index.js';
 
 /** `rtn`: each value to the nearest step. `gptq`: rounding that makes up for the errors of what is rounded before it. */
@@ -16,10 +17,12 @@ export interface QuantiseOptions {
   /** Token ids of text like that which the model is for, `[windows][tokens]`; none when absent. */
   readonly calibration?: readonly (readonly number[])[];
   /**
-   * With 4 bits: the share of the layers' weights that may have 8 bits instead, from 0 to 1. Those get them whose error
-   * in 4 bits is largest for what 8 bits add to them. 0 when absent.
+   * With 4 bits: the share of the layers' weights that may have 8 bits instead, from 0 to 1. Those get them that need
+   * them most for their size: by `development` text, else by their errors. 0 when absent.
    */
   readonly finerShare?: number;
+  /** Other text, which tells how much the errors of products matter, those of each size together. */
+  readonly development?: Pick<TextSet, 'kinds' | 'window'>;
   /** Of the embedding table and of the product that gives the logits; `float` leaves both as they are. 8 when absent. */
   readonly embeddingBits?: 4 | 8 | 'float';
   /**
