@@ -5,5 +5,6 @@ export { type FailedNode, InferenceError } from './errors.js';
 export * from './executor/index.js';
 export * from './generate/index.js';
 export * from './kv/index.js';
+export * from './profile/index.js';
 export * from './session/index.js';
 export * from './tensor/index.js';

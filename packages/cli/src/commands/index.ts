@@ -9,6 +9,7 @@ import { inspect } from './inspect.js';
 import { optimize } from './optimize.js';
 import { plan } from './plan.js';
 import { probe } from './probe.js';
+import { profile } from './profile.js';
 import { quantise } from './quantise.js';
 import { report } from './report.js';
 import { rewrite } from './rewrite.js';
@@ -32,6 +33,7 @@ export const commands: readonly Command[] = [
   chat,
   serve,
   bench,
+  profile,
   simulate,
   doctor,
 ];

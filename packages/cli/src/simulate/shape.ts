@@ -47,7 +47,10 @@ export async function shapeOf(model: string, dtype: string | undefined): Promise
   const { hidden, headDim, heads, kvHeads, ffn, gated, vocabulary } = rough;
   const parameters = hidden * headDim * 2 * (heads + kvHeads) + (gated ? 3 : 2) * hidden * ffn;
   const layerBytes = bytesOf([...(first.attention?.nodes ?? []), ...(first.ffn?.nodes ?? [])]);
-  const head = graph.graph.nodes.findLast((node) => bytesOf([node]) > 0);
+  const inLayers = new Set(
+    anatomy.layers.flatMap(({ attention, ffn }) => [...(attention?.nodes ?? []), ...(ffn?.nodes ?? [])]),
+  );
+  const head = graph.graph.nodes.findLast((node) => !inLayers.has(node) && bytesOf([node]) > 0);
   return {
     ...rough,
     layers: anatomy.layers.length,
@@ -92,18 +95,22 @@ function innerWidth(
 
 /** How many kernels the graph has for a layer: a node is a kernel. */
 function kernelsOf({ graph }: Model, { attention, ffn }: LayerAnatomy): KernelCounts {
+  const count = (branch: BranchAnatomy | undefined, operator: (name: string) => boolean) =>
+    branch?.nodes.filter(({ opType, input }) => operator(opType) && graph.initializers.has(input[1] ?? ''))
+      .length ?? 0;
+  // Beside 4-bit products, float ones are corrections to them (an import's block sums), small like other nodes.
   const products = (branch: BranchAnatomy | undefined) =>
-    branch?.nodes.filter(
-      ({ opType, input }) => PRODUCTS.has(opType) && graph.initializers.has(input[1] ?? ''),
-    ).length ?? 0;
-  // The norm, the attention itself and the products are counted by themselves.
+    count(branch, (name) => name === 'MatMulNBits') || count(branch, (name) => PRODUCTS.has(name));
+  const qkv = products(attention) > 3 ? 3 : 1;
+  const gateUp = products(ffn) > 2 ? 2 : 1;
+  // The products, the norm and the attention itself are counted by themselves.
   const others = (branch: BranchAnatomy | undefined, counted: number) =>
-    Math.max(0, (branch?.nodes.length ?? 0) - products(branch) - counted);
+    Math.max(0, (branch?.nodes.length ?? 0) - counted);
   return {
     ...FUSED_KERNELS,
-    qkv: products(attention) > 3 ? 3 : 1,
-    gateUp: products(ffn) > 2 ? 2 : 1,
-    attention: others(attention, 2),
-    activation: others(ffn, 1),
+    qkv,
+    gateUp,
+    attention: others(attention, qkv + 3),
+    activation: others(ffn, gateUp + 2),
   };
 }

@@ -1,0 +1,155 @@
+/**
+ * Graphs of a few nodes to time, written as protobuf (onnx.proto) by hand: a profile needs products and empty nodes,
+ * nothing that would be worth a writer of ONNX files.
+ */
+
+/** A product to time: [m, k] × [k, n] in float32, with float32 weights or 4-bit blocks of 32 with a float32 scale. */
+export interface ProductShape {
+  readonly m: number;
+  readonly k: number;
+  readonly n: number;
+  readonly weights: 'float32' | 'int4';
+}
+
+/** Stored bits a weight, scales included. */
+export const WEIGHT_BITS: Readonly<Record<ProductShape['weights'], number>> = { float32: 32, int4: 5 };
+
+const FLOAT = 1;
+const UINT8 = 2;
+const BLOCK = 32;
+
+/**
+ * A graph of `count` products of one input `x`, each with weights of its own, as a model's layers have them: weights
+ * that come from memory and not from a cache. Outputs `y0`, `y1`, ….
+ */
+export function productsGraph({ m, k, n, weights }: ProductShape, count: number): Uint8Array {
+  const nodes: Uint8Array[] = [];
+  const initializers: Uint8Array[] = [];
+  const outputs: Uint8Array[] = [];
+  for (let i = 0; i < count; i++) {
+    const [w, s, y] = [`w${i}`, `s${i}`, `y${i}`];
+    if (weights === 'float32') {
+      initializers.push(tensor(w, FLOAT, [k, n], floats(k * n, i)));
+      nodes.push(node('MatMul', ['x', w], y));
+    } else {
+      const blocks = k / BLOCK;
+      initializers.push(tensor(w, UINT8, [n, blocks, BLOCK / 2], nibbles((n * k) / 2, i)));
+      initializers.push(tensor(s, FLOAT, [n * blocks], floats(n * blocks, i)));
+      // Level 4 computes in int8, as imported models do.
+      const attributes = { K: k, N: n, bits: 4, block_size: BLOCK, accuracy_level: 4 };
+      nodes.push(node('MatMulNBits', ['x', w, s], y, 'com.microsoft', attributes));
+    }
+    outputs.push(valueInfo(y, [m, n]));
+  }
+  return model(nodes, initializers, [valueInfo('x', [m, k])], outputs);
+}
+
+/** A chain of `count` nodes that do next to nothing, from `x` to `y`, both [1, 8]. */
+export function chainGraph(count: number): Uint8Array {
+  const name = (i: number) => (i === 0 ? 'x' : i === count ? 'y' : `v${i}`);
+  // Mul by a vector: nothing that ONNX Runtime folds or fuses.
+  const nodes = Array.from({ length: count }, (_, i) => node('Mul', [name(i), 'w'], name(i + 1)));
+  const ones = new Uint8Array(new Float32Array(8).fill(1.0001).buffer);
+  return model(nodes, [tensor('w', FLOAT, [8], ones)], [valueInfo('x', [1, 8])], [valueInfo('y', [1, 8])]);
+}
+
+/** Small floats that differ, so that pages are not shared and nothing is denormal. */
+function floats(count: number, seed: number): Uint8Array {
+  const values = new Float32Array(count);
+  let state = seed + 1;
+  for (let i = 0; i < Math.min(count, 4096); i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    values[i] = state / 2 ** 32 / 16 + 0.001;
+  }
+  for (let have = 4096; have < count; have *= 2) values.copyWithin(have, 0, Math.min(have, count - have));
+  return new Uint8Array(values.buffer);
+}
+
+function nibbles(count: number, seed: number): Uint8Array {
+  const values = new Uint8Array(count);
+  let state = seed + 7;
+  for (let i = 0; i < Math.min(count, 4096); i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    values[i] = state >>> 24;
+  }
+  for (let have = 4096; have < count; have *= 2) values.copyWithin(have, 0, Math.min(have, count - have));
+  return values;
+}
+
+const encoder = new TextEncoder();
+
+function model(
+  nodes: readonly Uint8Array[],
+  initializers: readonly Uint8Array[],
+  inputs: readonly Uint8Array[],
+  outputs: readonly Uint8Array[],
+): Uint8Array {
+  const graph = join([
+    ...nodes.map((one) => bytes(1, one)),
+    text(2, 'profile'),
+    ...initializers.map((one) => bytes(5, one)),
+    ...inputs.map((one) => bytes(11, one)),
+    ...outputs.map((one) => bytes(12, one)),
+  ]);
+  const opset = (domain: string, version: number) => bytes(8, join([text(1, domain), integer(2, version)]));
+  return join([integer(1, 8), opset('', 17), opset('com.microsoft', 1), bytes(7, graph)]);
+}
+
+function node(
+  operator: string,
+  inputs: readonly string[],
+  output: string,
+  domain = '',
+  attributes: Readonly<Record<string, number>> = {},
+): Uint8Array {
+  return join([
+    ...inputs.map((name) => text(1, name)),
+    text(2, output),
+    text(3, `${operator} ${output}`),
+    text(4, operator),
+    ...Object.entries(attributes).map(([name, value]) =>
+      bytes(5, join([text(1, name), integer(3, value), integer(20, 2)])),
+    ),
+    text(7, domain),
+  ]);
+}
+
+function tensor(name: string, type: number, dims: readonly number[], data: Uint8Array): Uint8Array {
+  return join([...dims.map((dim) => integer(1, dim)), integer(2, type), text(8, name), bytes(9, data)]);
+}
+
+function valueInfo(name: string, dims: readonly number[]): Uint8Array {
+  const shape = join(dims.map((dim) => bytes(1, integer(1, dim))));
+  const type = bytes(1, join([integer(1, FLOAT), bytes(2, shape)]));
+  return join([text(1, name), bytes(2, type)]);
+}
+
+function text(field: number, value: string): Uint8Array {
+  return bytes(field, encoder.encode(value));
+}
+
+function bytes(field: number, value: Uint8Array): Uint8Array {
+  return join([varint(field * 8 + 2), varint(value.length), value]);
+}
+
+function integer(field: number, value: number): Uint8Array {
+  return join([varint(field * 8), varint(value)]);
+}
+
+function varint(value: number): Uint8Array {
+  const found: number[] = [];
+  let rest = value;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) found.push((rest % 128) + 128);
+  found.push(rest);
+  return Uint8Array.from(found);
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

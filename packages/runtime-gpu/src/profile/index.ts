@@ -1,0 +1,2 @@
+export type { ProductShape } from './graphs.js';
+export { type MeasureOptions, measureProfile, productsOf } from './measure.js';
