@@ -1,10 +1,14 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { DecoderSession } from '@cqil/runtime-gpu';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { evaluateKinds, loadTokenizer, openTextSets } from '../evaluate/index.js';
 import { logitsOf, testdata } from '../linear/testing/fixtures.js';
 import { readModel, writeModel } from '../onnx/index.js';
+import { modelFolder, textFiles } from '../optimize/testing/fixtures.js';
 import { locateModel, type ModelSource } from '../source/index.js';
+import { openVariant } from '../variant/index.js';
 import { QUANTISE_FILE, quantiseModel } from './index.js';
 
 const session = { threads: 1 };
@@ -107,6 +111,41 @@ describe('quantiseModel', () => {
     });
     await expect(run).rejects.toThrow('enough');
     expect(await readdir(dir)).toEqual([]);
+  });
+
+  it('calibrates, chooses and measures on parts of the text that have nothing in common', async () => {
+    const folder = await modelFolder('optimum/llama', path.join(dir, 'source'));
+    const source = await locateModel(folder, { dtype: 'fp32' });
+    const options = {
+      texts: await textFiles(path.join(dir, 'text')),
+      tokens: { calibration: 256, evaluation: 128 },
+      window: 32,
+      finerShare: 0.2,
+      session,
+    };
+    const result = await quantiseModel(source, path.join(dir, 'out'), options);
+    expect(result.method).toBe('gptq');
+    expect(result.quality?.kinds.map(({ kind }) => kind)).toEqual(['prose', 'code']);
+    for (const { perplexity, kl, excess } of result.quality?.kinds ?? []) {
+      expect(perplexity).toBeGreaterThan(1);
+      expect(kl).toBeGreaterThan(0);
+      expect(Math.abs(excess)).toBeLessThan(0.2);
+    }
+    const { calibration, development, evaluation } = result.texts!;
+    expect([calibration.tokens, development.tokens, evaluation.tokens]).toEqual([256, 64, 128]);
+    expect(new Set([calibration.sha256, development.sha256, evaluation.sha256]).size).toBe(3);
+    expect(new Set(result.matrices.map(({ bits }) => bits))).toEqual(new Set([4, 8]));
+    const found = await locateModel(path.join(dir, 'out'));
+    expect(found.sideFiles).toContain('tokenizer.json');
+    // What was measured is what was written.
+    await using before = new DecoderSession(await openVariant(await readModel(source.onnxFile), session));
+    await using after = new DecoderSession(await openVariant(await readModel(found.onnxFile), session));
+    const sets = await openTextSets(await loadTokenizer(folder), {
+      texts: options.texts,
+      tokens: { calibration: 256, development: 1, evaluation: 128 },
+      window: 32,
+    });
+    expect(await evaluateKinds(before, after, await sets.openEvaluation())).toEqual(result.quality);
   });
 
   it('wants a tokenizer where there is text', async () => {

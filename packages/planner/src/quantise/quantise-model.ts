@@ -162,7 +162,8 @@ async function qualityOf(
 ): Promise<KindsEvaluation> {
   await using before = await DecoderSession.open(source.onnxFile, session);
   await using after = new DecoderSession(await openVariant(model, session));
-  return evaluateKinds(before, after, evaluation, {
+  // Awaited here: the sessions end with this function.
+  return await evaluateKinds(before, after, evaluation, {
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress }),
   });

@@ -54,10 +54,10 @@ export async function quantise(original: Model, options: QuantiseOptions = {}): 
   const layers = run.usable(sites.products.filter(({ head }) => !head));
   if (layers.length === 0) throw nothing(source);
   const heads = run.usable(sites.products.filter(({ head }) => head));
-  await run.layers(layers, (done, total) =>
+  const finer = await run.choose(layers);
+  await run.layers(layers, finer, (done, total) =>
     options.onProgress?.({ phase: 'quantising', done, total, unit: 'matrices' }),
   );
-  await run.refine(layers);
   await run.tables(sites.lookups, heads);
   return run.result();
 }
@@ -94,7 +94,12 @@ class Run {
     });
   }
 
-  async layers(sites: readonly ProductSite[], onDone: (done: number, total: number) => void): Promise<void> {
+  /** @param finer the names of those that get 8 bits whatever the others get */
+  async layers(
+    sites: readonly ProductSite[],
+    finer: ReadonlySet<string>,
+    onDone: (done: number, total: number) => void,
+  ): Promise<void> {
     const { batches, session, signal, bits, method } = this.settings;
     const byInput = new Map<string, ProductSite[]>();
     for (const site of sites) byInput.set(site.input, [...(byInput.get(site.input) ?? []), site]);
@@ -111,7 +116,7 @@ class Run {
         sums === undefined || method === 'rtn' ? undefined : await DriftCorrection.of(this.products, sums);
       for (const site of list) {
         signal?.throwIfAborted();
-        const rounded = await this.#round(site, bits, sums, correction);
+        const rounded = await this.#round(site, finer.has(site.name) ? 8 : bits, sums, correction);
         putProduct(this.#model, this.#names, site, rounded.blocks, this.settings.accuracyLevel);
         this.#note(site.name, 'product', rounded);
         onDone(this.#matrices.length, sites.length);
@@ -119,29 +124,28 @@ class Run {
     }
   }
 
-  /** Gives 8 bits to those that need them most. */
-  async refine(sites: readonly ProductSite[]): Promise<void> {
-    const { bits, finerShare, signal } = this.settings;
-    if (bits === 8 || finerShare === 0) return;
-    const { development, accuracyLevel } = this.settings;
-    const inEight = async (site: ProductSite) =>
-      roundToNearest(await matrixValues(site.matrix), this.#options(site, 8));
+  /** The names of the products that get 8 bits in the place of 4: told by rounding all of them to nearest. */
+  async choose(sites: readonly ProductSite[]): Promise<ReadonlySet<string>> {
+    const { bits, finerShare, development, signal, accuracyLevel } = this.settings;
+    if (bits === 8 || finerShare === 0) return new Set();
+    const model = this.source.clone();
+    const names = new Names(model);
+    const matrices: QuantisedMatrix[] = [];
+    for (const site of sites) {
+      signal?.throwIfAborted();
+      const rounded = await this.#round(site, 4, undefined, undefined);
+      putProduct(model, names, site, rounded.blocks, accuracyLevel);
+      matrices.push(describe(site.name, 'product', rounded));
+    }
+    const inEight = async (site: ProductSite) => (await this.#round(site, 8, undefined, undefined)).blocks;
     const needs =
       development === undefined
-        ? new Map(this.#matrices.map(({ name, error }) => [name, error]))
-        : await measuredNeeds(this.original, this.#model, sites, this.#matrices, inEight, {
+        ? new Map(matrices.map(({ name, error }) => [name, error]))
+        : await measuredNeeds(this.original, model, sites, matrices, inEight, {
             ...this.settings,
             development,
           });
-    const byName = new Map(sites.map((site) => [site.name, site]));
-    for (const name of chooseFiner(this.#matrices, needs, finerShare)) {
-      signal?.throwIfAborted();
-      const site = byName.get(name) as ProductSite;
-      const blocks = await inEight(site);
-      const error = weightError(await matrixValues(site.matrix), dequantiseBlocks(blocks));
-      putProduct(this.#model, this.#names, site, blocks, accuracyLevel);
-      this.#note(name, 'product', { blocks, error });
-    }
+    return new Set(chooseFiner(matrices, needs, finerShare));
   }
 
   /** The embedding, and what gives the logits. */
@@ -232,12 +236,8 @@ class Run {
     };
   }
 
-  #note(name: string, use: QuantisedMatrix['use'], { blocks, error }: Rounded): void {
-    const { inFeatures, outFeatures, bits } = blocks;
-    const matrix = { name, use, inFeatures, outFeatures, bits, error };
-    const at = this.#matrices.findIndex((known) => known.name === name);
-    if (at === -1) this.#matrices.push(matrix);
-    else this.#matrices[at] = matrix;
+  #note(name: string, use: QuantisedMatrix['use'], rounded: Rounded): void {
+    this.#matrices.push(describe(name, use, rounded));
   }
 
   #leave(name: string, reason: string): void {
@@ -252,4 +252,9 @@ function nothing(source: Model): UsageError {
     found: blocks > 0 ? `${blocks} products with matrices in blocks already` : 'none',
     hint: 'Give the model in floating point.',
   });
+}
+
+function describe(name: string, use: QuantisedMatrix['use'], { blocks, error }: Rounded): QuantisedMatrix {
+  const { inFeatures, outFeatures, bits } = blocks;
+  return { name, use, inFeatures, outFeatures, bits, error };
 }

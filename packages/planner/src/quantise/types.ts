@@ -18,7 +18,8 @@ export interface QuantiseOptions {
   readonly calibration?: readonly (readonly number[])[];
   /**
    * With 4 bits: the share of the layers' weights that may have 8 bits instead, from 0 to 1. Those get them that need
-   * them most for their size: by `development` text, else by their errors. 0 when absent.
+   * them most for their size, when all are rounded to nearest: by `development` text, else by their errors. 0 when
+   * absent.
    */
   readonly finerShare?: number;
   /** Other text, which tells how much the errors of products matter, those of each size together. */
