@@ -7,6 +7,7 @@ import { fuse } from './fuse.js';
 import { importCommand } from './import.js';
 import { inspect } from './inspect.js';
 import { optimize } from './optimize.js';
+import { partition } from './partition.js';
 import { plan } from './plan.js';
 import { probe } from './probe.js';
 import { profile } from './profile.js';
@@ -28,6 +29,7 @@ export const commands: readonly Command[] = [
   probe,
   plan,
   rewrite,
+  partition,
   verify,
   quantise,
   chat,

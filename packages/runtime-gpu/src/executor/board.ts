@@ -44,7 +44,11 @@ export const ABORT = SPACING;
 export const TRACE = 2 * SPACING;
 /** Whether threads are to end. */
 export const STOP = 3 * SPACING;
-const FIRST_PART = 4;
+/** The step that made-up faults count from. */
+export const OPENED = 4 * SPACING;
+const FIRST_PART = 5;
+/** No fault is so far from here. */
+const NEVER = -(2 ** 31);
 /** Times of a part: it waits, it runs, it has run. */
 export const TIMES = 3;
 
@@ -81,6 +85,7 @@ export class Board {
     this.control = new Int32Array(this.memory, 0, words);
     this.pointers = new BigUint64Array(this.memory, words * 4, pointers);
     this.times = new Float64Array(this.memory, words * 4 + pointers * 8, parts.length * TIMES);
+    this.control[OPENED] = NEVER;
     const base = library.ffi.address(this.pointers);
     const address = (place: number) => base + BigInt(8 * place);
 

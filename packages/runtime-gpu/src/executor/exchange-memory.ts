@@ -49,8 +49,16 @@ export class ExchangeMemory {
   }
 
   dispose(): void {
-    for (const tensors of this.#known.values()) free(tensors);
+    this.leave()();
+  }
+
+  /** Goes on with new memory. @returns frees the old */
+  leave(): () => void {
+    const old = [...this.#known.values()];
     this.#known.clear();
+    return () => {
+      for (const tensors of old) free(tensors);
+    };
   }
 
   #make(sizes: readonly number[]): ExchangeTensor[] {

@@ -4,7 +4,7 @@ import { InferenceError } from '../errors.js';
 import { DecoderSession, type ForwardRequest, type ForwardResult } from '../generate/decoder.js';
 import type { DecoderSignature } from '../generate/signature.js';
 import type { StepModel } from '../generate/step-model.js';
-import { loadLibrary } from '../session/native/library.js';
+import { loadLibrary, type OrtLibrary } from '../session/native/library.js';
 import type { SessionOptions } from '../session/types.js';
 import { PARTITION_FILE, type PartitionManifest, type PartitionPart, readManifest } from './manifest.js';
 import { PartSession } from './part-session.js';
@@ -127,25 +127,44 @@ export async function openPartitioned(
   }
   const library = await loadLibrary();
   const allowed = options.pin === false ? [] : allowedProcessors(library);
+  const sessions = await openParts(library, folder, manifest, (part) =>
+    sessionOptions(part, weights, allowed, options),
+  );
+  const session = new PartitionedSession(library, manifest, sessions, {
+    model: dir,
+    makeTransport: TRANSPORTS[options.transport ?? 'workers'],
+    processors: processorsOf(manifest.devices, allowed),
+    spinMs: options.spinMs ?? SPIN_MS,
+    trace: options.trace ?? false,
+    ...(options.fault === undefined ? {} : { fault: options.fault }),
+  });
+  try {
+    const model = new PartitionedModel(manifest, session);
+    // Tried out before anything is timed: a step that was given up then would pass for one that copies its caches.
+    await model.decoder.inPlaceSteps();
+    session.begin(options.deadlineMs);
+    return model;
+  } catch (error) {
+    await session.dispose();
+    throw error;
+  }
+}
+
+async function openParts(
+  library: OrtLibrary,
+  folder: string,
+  manifest: PartitionManifest,
+  optionsOf: (part: PartitionPart) => SessionOptions,
+): Promise<PartSession[]> {
   const sessions: PartSession[] = [];
   try {
     for (const part of manifest.parts) {
-      const settings = sessionOptions(part, weights, allowed, options);
-      const label = `${part.name} of ${dir}`;
-      const session = await PartSession.open(library, label, await bytesOf(folder, part), settings);
+      const label = `part "${part.name}" of ${folder}`;
+      const session = await PartSession.open(library, label, await bytesOf(folder, part), optionsOf(part));
       sessions.push(session);
       checkBorder(part, session, folder);
     }
-    const session = new PartitionedSession(library, manifest, sessions, {
-      model: dir,
-      makeTransport: TRANSPORTS[options.transport ?? 'workers'],
-      processors: processorsOf(manifest.devices, allowed),
-      spinMs: options.spinMs ?? SPIN_MS,
-      deadlineMs: options.deadlineMs,
-      trace: options.trace ?? false,
-      ...(options.fault === undefined ? {} : { fault: options.fault }),
-    });
-    return new PartitionedModel(manifest, session);
+    return sessions;
   } catch (error) {
     for (const session of sessions) session.release();
     throw error;

@@ -8,7 +8,7 @@ import { nameList } from '../session/native/name-list.js';
 import { ResidentTensor } from '../session/native/resident-tensor.js';
 import type { RunOptions, ValueInfo } from '../session/types.js';
 import type { TensorValue } from '../tensor/types.js';
-import { Board, TRACE } from './board.js';
+import { Board, OPENED, STEP, TRACE } from './board.js';
 import { ExchangeMemory } from './exchange-memory.js';
 import type { PartitionManifest } from './manifest.js';
 import type { PartSession } from './part-session.js';
@@ -16,8 +16,6 @@ import { Team, type TeamSetup } from './team.js';
 import { Timeline } from './timeline.js';
 
 export interface PartitionedSessionOptions extends Omit<TeamSetup, 'library'> {
-  /** Milliseconds that a step may take; without end when absent. */
-  readonly deadlineMs: number | undefined;
   readonly trace: boolean;
 }
 
@@ -43,6 +41,8 @@ export class PartitionedSession implements BindableSession {
   /** By input and output of the whole graph: what place it has in which part. */
   readonly #readers: readonly (readonly PartValue[])[];
   readonly #makers: ReadonlyMap<string, PartValue>;
+  /** Milliseconds that a step may take; without end when absent. */
+  #deadlineMs: number | undefined;
   #team: Team;
   #queue: Promise<unknown> = Promise.resolve();
   #disposed: Promise<void> | undefined;
@@ -78,6 +78,14 @@ export class PartitionedSession implements BindableSession {
     this.#exchange = new ExchangeMemory(library, manifest, sessions, ids?.shape ?? []);
     this.timeline = new Timeline(manifest);
     this.#team = this.#makeTeam();
+  }
+
+  /** From here on times are kept, steps have a deadline, and made-up faults are counted. */
+  begin(deadlineMs: number | undefined): void {
+    this.timeline.clear();
+    this.#deadlineMs = deadlineMs;
+    const { control } = this.#team.board;
+    control[OPENED] = Atomics.load(control, STEP);
   }
 
   run(
@@ -154,27 +162,30 @@ export class PartitionedSession implements BindableSession {
     checkNames(binding.open, feeds);
     const bound = new Set<unknown>([...binding.bound, ...Object.values(into)]);
     this.#refuseHeld(bound);
-    const { board } = this.#team;
+    const team = this.#team;
+    await team.ready();
+    const { board } = team;
     const temporary: ResidentTensor[] = [];
+    const dispose = () => {
+      for (const tensor of temporary) tensor.dispose();
+    };
     try {
       board.clear();
       const sizes = this.#putInputs(board, binding, feeds, temporary);
       const given = this.#putOutputs(board, binding, into, sizes);
       board.control[TRACE] = this.#options.trace ? 1 : 0;
-      const team = this.#team;
       try {
-        await team.step({ signal, deadlineMs: this.#options.deadlineMs });
+        await team.step({ signal, deadlineMs: this.#deadlineMs });
       } catch (error) {
         const release = () => this.#releaseMade(board, given, new Set());
         if (team.left === undefined) release();
-        else this.#leave(team.left, new Set([...bound, ...temporary, feeds]), release);
+        else this.#leave(team.left, new Set([...bound, ...temporary]), [release, dispose]);
         throw error;
       }
       if (this.#options.trace) this.timeline.add(board);
       return this.#results(board, binding, into, given);
     } finally {
-      // Where threads were left behind, ONNX Runtime holds on to the values by itself, and we to their memory.
-      for (const tensor of temporary) tensor.dispose();
+      if (team.left === undefined) dispose();
     }
   }
 
@@ -258,11 +269,12 @@ export class PartitionedSession implements BindableSession {
     }
   }
 
-  /** Goes on with new threads, where old ones no longer answer. */
-  #leave(left: Promise<void>, held: ReadonlySet<unknown>, release: () => void): void {
+  /** Goes on with new threads and new memory, where old threads no longer answer. */
+  #leave(left: Promise<void>, held: ReadonlySet<unknown>, free: readonly (() => void)[]): void {
+    const all = [...free, this.#exchange.leave()];
     this.#leftBehind.set(left, held);
     void left.then(() => {
-      release();
+      for (const one of all) one();
       this.#leftBehind.delete(left);
     });
     this.#team = this.#makeTeam();

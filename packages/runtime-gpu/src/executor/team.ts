@@ -45,6 +45,11 @@ export class Team {
     return this.#left;
   }
 
+  /** @throws InferenceError `EXECUTOR_DEVICE_LOST` where a device's thread cannot be started */
+  ready(): Promise<void> {
+    return this.#transport.ready();
+  }
+
   /**
    * Does the step whose pointers lie on the board.
    *

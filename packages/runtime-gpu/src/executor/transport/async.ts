@@ -15,6 +15,8 @@ export class AsyncTransport implements Transport {
     this.#setup = setup;
   }
 
+  async ready(): Promise<void> {}
+
   async run(): Promise<void> {
     const { control, programmes } = this.#setup.board;
     const step = Atomics.load(control, STEP) + 1;

@@ -1,4 +1,4 @@
-import { ABORT, type DeviceProgramme, STEP, STOP, TIMES, TRACE } from '../board.js';
+import { ABORT, type DeviceProgramme, OPENED, STEP, STOP, TIMES, TRACE } from '../board.js';
 import type { Fault } from './types.js';
 
 /** What the thread of a device is started with. */
@@ -27,7 +27,7 @@ export interface DeviceThreadData {
 export const RUN_AT = { version: 20, place: 9 } as const;
 
 /** The words that a thread knows by themselves. */
-export const PLACES = { STEP, ABORT, TRACE, STOP, TIMES } as const;
+export const PLACES = { STEP, ABORT, TRACE, STOP, OPENED, TIMES } as const;
 
 /**
  * What the thread of a device does: it waits for a step, runs the device's parts one by one as soon as what they read is
@@ -40,7 +40,7 @@ export const DEVICE_THREAD = `
 'use strict';
 const { workerData: data } = require('node:worker_threads');
 const koffi = require(data.koffi);
-const { STEP, ABORT, TRACE, STOP, TIMES } = data.places;
+const { STEP, ABORT, TRACE, STOP, OPENED, TIMES } = data.places;
 const control = new Int32Array(data.memory, 0, data.pointersAt / 4);
 const words = new Uint32Array(data.memory, data.pointersAt, (data.timesAt - data.pointersAt) / 4);
 const pointers = new BigUint64Array(data.memory, data.pointersAt, words.length / 2);
@@ -88,8 +88,8 @@ function changes(word, from, until, step) {
 
 function fault(step, call) {
   const { fault } = data;
-  if (fault === undefined || fault.step !== step || fault.call !== call) return;
-  if (fault.what === 'die') process.exit(1);
+  if (fault === undefined || fault.step !== step - control[OPENED] || fault.call !== call) return;
+  if (fault.what === 'die') throw new Error('made up');
   koffi.load('libc.so.6').func('int usleep(uint)')(fault.what.sleepMs * 1000);
 }
 
@@ -100,8 +100,9 @@ function work(step) {
     const call = calls[i];
     if (timed) times[TIMES * call.part] = now();
     for (const word of call.waits) if (!changes(word, undefined, step, step)) return;
-    if (Atomics.load(control, ABORT) === step) return;
     fault(step, i);
+    // The last look before the call: what a step works on may be gone once it was given up.
+    if (Atomics.load(control, ABORT) === step) return;
     if (timed) times[TIMES * call.part + 1] = now();
     const failed = run(
       call.session,
@@ -125,6 +126,8 @@ function work(step) {
   }
 }
 
+Atomics.store(control, finished, data.step);
+Atomics.notify(control, finished);
 for (let step = data.step; ; ) {
   changes(STEP, step);
   if (Atomics.load(control, STOP) === 1) break;

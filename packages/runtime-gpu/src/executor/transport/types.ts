@@ -17,6 +17,7 @@ export interface TransportSetup {
 /** A fault to be made up, for tests: what happens to a device at a step, before its call of that number. */
 export interface Fault {
   readonly device: number;
+  /** Counted from 1 when the model was opened. */
   readonly step: number;
   readonly call: number;
   /** `die`: its thread ends. `sleep`: it stays in native code for so long, and nothing can wake it. */
@@ -28,6 +29,12 @@ export interface Fault {
  * number, and each device shows that number when it is through.
  */
 export interface Transport {
+  /**
+   * Starts what is not running yet.
+   *
+   * @throws InferenceError `EXECUTOR_DEVICE_LOST` where a thread cannot be started
+   */
+  ready(): Promise<void>;
   /**
    * Does the step whose pointers lie on the board. Resolves when every device is through, also where a run failed or
    * the step was given up: the board says so.

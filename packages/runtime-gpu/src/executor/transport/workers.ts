@@ -10,7 +10,12 @@ interface DeviceThread {
   readonly worker: Worker;
   readonly ended: Promise<void>;
   gone: boolean;
+  /** What it ended of. */
+  reason: string | undefined;
 }
+
+/** No step has this number. */
+const NOT_READY = -1;
 
 /**
  * A thread for each device, which calls ONNX Runtime by itself and waits for the others by looking at words in shared
@@ -25,6 +30,18 @@ export class WorkersTransport implements Transport {
     this.#setup = setup;
   }
 
+  async ready(): Promise<void> {
+    const { control, programmes } = this.#setup.board;
+    const step = Atomics.load(control, STEP);
+    await Promise.all(
+      programmes.map(async ({ device, finished }, d) => {
+        const thread = this.#thread(d);
+        await this.#through(d, step, thread);
+        if (Atomics.load(control, finished) !== step) throw deviceLost(device, thread.reason);
+      }),
+    );
+  }
+
   async run(): Promise<void> {
     const { board } = this.#setup;
     const { control, programmes } = board;
@@ -32,19 +49,14 @@ export class WorkersTransport implements Transport {
     const step = Atomics.load(control, STEP) + 1;
     Atomics.store(control, STEP, step);
     Atomics.notify(control, STEP);
-    for (const { worker } of threads) worker.ref();
-    try {
-      const lost = await Promise.all(
-        threads.map(async (thread, d) => {
-          await this.#through(d, step, thread);
-          return Atomics.load(control, programmes[d]!.finished) !== step;
-        }),
-      );
-      const device = lost.indexOf(true);
-      if (device !== -1) throw deviceLost(programmes[device]!.device);
-    } finally {
-      for (const { worker } of threads) worker.unref();
-    }
+    const lost = await Promise.all(
+      threads.map(async (thread, d) => {
+        await this.#through(d, step, thread);
+        return Atomics.load(control, programmes[d]!.finished) !== step;
+      }),
+    );
+    const d = lost.indexOf(true);
+    if (d !== -1) throw deviceLost(programmes[d]!.device, threads[d]!.reason);
   }
 
   async dispose(): Promise<void> {
@@ -70,7 +82,7 @@ export class WorkersTransport implements Transport {
   #thread(d: number): DeviceThread {
     const there = this.#threads[d];
     if (there !== undefined && !there.gone) return there;
-    if (this.#disposed) throw deviceLost(this.#setup.board.programmes[d]!.device);
+    if (this.#disposed) throw deviceLost(this.#setup.board.programmes[d]!.device, undefined);
     const { library, board, processors, spinMs, fault, abort } = this.#setup;
     const data: DeviceThreadData = {
       koffi: createRequire(import.meta.url).resolve('koffi'),
@@ -87,12 +99,17 @@ export class WorkersTransport implements Transport {
       timeOrigin: performance.timeOrigin,
       fault: fault?.device === d ? fault : undefined,
     };
+    // Shown by the thread once it is ready.
+    Atomics.store(board.control, board.programmes[d]!.finished, NOT_READY);
     const worker = new Worker(DEVICE_THREAD, { eval: true, workerData: data, stdout: false, stderr: false });
     const thread: DeviceThread = {
       worker,
       gone: false,
+      reason: undefined,
       ended: new Promise((resolve) => {
-        worker.once('error', () => undefined);
+        worker.once('error', (error) => {
+          thread.reason = String(error);
+        });
         worker.once('exit', () => {
           thread.gone = true;
           // What waits for a word of this device wakes up.
@@ -110,21 +127,21 @@ export class WorkersTransport implements Transport {
   async #through(d: number, step: number, thread: DeviceThread): Promise<void> {
     const { control, programmes } = this.#setup.board;
     const { finished } = programmes[d]!;
+    // Waiting for a word keeps no process alive.
+    thread.worker.ref();
     for (;;) {
       const value = Atomics.load(control, finished);
-      if (value === step || thread.gone) return;
+      if (value === step || thread.gone) break;
       await changed(control, finished, value);
     }
+    thread.worker.unref();
   }
 }
 
-function deviceLost(device: string): InferenceError {
-  return new InferenceError(
-    'EXECUTOR_DEVICE_LOST',
-    `The thread of ${device} ended in the middle of a step.`,
-    {
-      expected: 'a thread that lives as long as the model',
-      hint: 'Try again: a new thread is started. The caches from before the step are as they were.',
-    },
-  );
+function deviceLost(device: string, found: string | undefined): InferenceError {
+  return new InferenceError('EXECUTOR_DEVICE_LOST', `The thread of ${device} ended before its work did.`, {
+    expected: 'a thread that lives as long as the model',
+    ...(found === undefined ? {} : { found }),
+    hint: 'Try again: a new thread is started. The caches from before the step are as they were.',
+  });
 }
