@@ -113,8 +113,8 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
 }
 
 /**
- * The products of decoders of a width: q and o, k and v, gate and up, down, and the output matrix, each for a decoding
- * step and for a prompt.
+ * The products of a decoder: q and o, k and v, q, k and v packed, gate and up, down, each for a decoding step and for a
+ * prompt, and the output matrix.
  *
  * @param rows tokens at once (default 1 and 64)
  */
@@ -134,6 +134,7 @@ export function productsOf(
   const sizes: [k: number, n: number][] = [
     [hidden, heads * headDim],
     [hidden, kvHeads * headDim],
+    [hidden, (heads + 2 * kvHeads) * headDim],
     [hidden, ffn],
     [ffn, hidden],
   ];
