@@ -67,7 +67,12 @@ describe("OpenAI's client", () => {
     // The client's own putting together, which is strict about what comes when.
     const helper = chat.stream({ ...ask, stream_options: { include_usage: true } });
     expect((await helper.finalChatCompletion()).choices[0]?.message.content).toBe(text);
-    expect((await helper.finalChatCompletion()).usage).toEqual(whole.usage);
+    const { prompt_tokens_details: details, ...usage } = (await helper.finalChatCompletion()).usage!;
+    const { prompt_tokens_details: first, ...before } = whole.usage!;
+    expect(usage).toEqual(before);
+    // The prompt was read for an earlier request, all but its last token.
+    expect(first).toEqual({ cached_tokens: 0 });
+    expect(details).toEqual({ cached_tokens: usage.prompt_tokens - 1 });
     const response = await client().responses.create({
       model: 'tiny',
       input: 'Grüße',

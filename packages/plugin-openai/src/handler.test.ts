@@ -68,7 +68,12 @@ describe('through the client of OpenAI', () => {
           finish_reason: 'stop',
         },
       ],
-      usage: { prompt_tokens: PROMPT, completion_tokens: 6, total_tokens: PROMPT + 6 },
+      usage: {
+        prompt_tokens: PROMPT,
+        completion_tokens: 6,
+        total_tokens: PROMPT + 6,
+        prompt_tokens_details: { cached_tokens: 0 },
+      },
     });
   });
 
@@ -95,7 +100,12 @@ describe('through the client of OpenAI', () => {
     ]);
     expect(chunks.map(({ usage }) => usage)).toEqual([
       ...new Array(7).fill(null),
-      { prompt_tokens: PROMPT, completion_tokens: 6, total_tokens: PROMPT + 6 },
+      {
+        prompt_tokens: PROMPT,
+        completion_tokens: 6,
+        total_tokens: PROMPT + 6,
+        prompt_tokens_details: { cached_tokens: 0 },
+      },
     ]);
   });
 
@@ -108,7 +118,12 @@ describe('through the client of OpenAI', () => {
       created: expect.any(Number),
       model: 'scripted',
       choices: [{ index: 0, text: 'Hello, wor', logprobs: null, finish_reason: 'length' }],
-      usage: { prompt_tokens: 4, completion_tokens: 3, total_tokens: 7 },
+      usage: {
+        prompt_tokens: 4,
+        completion_tokens: 3,
+        total_tokens: 7,
+        prompt_tokens_details: { cached_tokens: 0 },
+      },
     });
     const chunks = await collect(await client.completions.create({ ...request, stream: true }));
     expect(chunks.map(({ choices }) => [choices[0]?.text, choices[0]?.finish_reason])).toEqual([

@@ -113,6 +113,8 @@ export interface TextPiece {
   readonly tokens: number;
   /** Of this piece's token, when asked for; not of an end token. */
   readonly logprob?: TokenLogprob;
+  /** Tokens of the prompt that need not be read, being known from an earlier request; on a first piece of its own. */
+  readonly cachedTokens?: number;
   /** Of the prompt's tokens, when asked for; on a first piece of its own. */
   readonly prompt?: readonly TokenLogprob[];
   /** On the last piece: `stop` for an end token, `length` for `maxTokens`. */
@@ -120,7 +122,7 @@ export interface TextPiece {
 }
 
 /**
- * A language model that can be served. Calls of `generate` come one after the other, never two at a time.
+ * A language model that can be served. Never more calls of `generate` go on at the same time than `concurrency` says.
  *
  * What a model leaves out of the optional members it cannot do, and requests that need it are refused.
  */
@@ -131,6 +133,8 @@ export interface TextModel {
   readonly created: number;
   /** The most tokens that prompt and answer have together. */
   readonly contextLength: number;
+  /** Calls of `generate` that may go on at the same time; 1 when absent. */
+  readonly concurrency?: number;
   /** Token ids are below this. Where it is known, ids that clients give are checked. */
   readonly vocabularySize?: number;
   /** Absent: the chat template takes no tools. */

@@ -76,6 +76,11 @@ export const serve = defineCommand({
         describe: "threads inside an operator (default: ONNX Runtime's choice)",
         coerce: wholeNumber('threads', 1),
       })
+      .option('parallel', {
+        type: 'string',
+        describe: 'requests that a model answers at the same time (default 8)',
+        coerce: wholeNumber('parallel', 1),
+      })
       .option('log-level', {
         type: 'string',
         default: 'info',
@@ -94,11 +99,14 @@ export const serve = defineCommand({
       import('@cqil/plugin-openai'),
       import('pino'),
     ]);
-    const session = args.threads === undefined ? {} : { session: { threads: args.threads } };
+    const settings = {
+      ...(args.threads === undefined ? {} : { session: { threads: args.threads } }),
+      ...(args.parallel === undefined ? {} : { parallel: args.parallel }),
+    };
     const folders: ModelFolder[] = [];
     try {
       for (const path of args.models) {
-        folders.push(await openModelFolder(path, { variants: args.variants, eager: true, ...session }));
+        folders.push(await openModelFolder(path, { variants: args.variants, eager: true, ...settings }));
       }
       const { sources, failure } = watched(distinct(folders));
       const logger = pino(

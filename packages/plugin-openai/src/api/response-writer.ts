@@ -190,10 +190,10 @@ export class ResponseWriter implements Writer {
   }
 }
 
-function usage({ prompt, completion }: TokenCount) {
+function usage({ prompt, completion, cached }: TokenCount) {
   return {
     input_tokens: prompt,
-    input_tokens_details: { cached_tokens: 0 },
+    input_tokens_details: { cached_tokens: cached },
     output_tokens: completion,
     output_tokens_details: { reasoning_tokens: 0 },
     total_tokens: prompt + completion,

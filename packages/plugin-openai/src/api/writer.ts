@@ -13,6 +13,8 @@ export interface Frame {
 export interface TokenCount {
   readonly prompt: number;
   readonly completion: number;
+  /** Of the prompt's, those known from an earlier request. */
+  readonly cached: number;
 }
 
 /**
@@ -32,8 +34,13 @@ export interface Writer {
   whole(count: TokenCount): object;
 }
 
-export function usageOf({ prompt, completion }: TokenCount) {
-  return { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
+export function usageOf({ prompt, completion, cached }: TokenCount) {
+  return {
+    prompt_tokens: prompt,
+    completion_tokens: completion,
+    total_tokens: prompt + completion,
+    prompt_tokens_details: { cached_tokens: cached },
+  };
 }
 
 /** JSON has no infinity; a token that cannot come has this, as with OpenAI. */

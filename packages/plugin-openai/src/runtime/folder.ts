@@ -1,22 +1,17 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Plan, parsePlan, sequentialSteps } from '@cqil/core';
-import type { SessionOptions } from '@cqil/runtime-gpu';
 import type { ModelSource } from '../serving/models.js';
-import { type LocalTextModel, openTextModel } from './open.js';
+import { type LocalTextModel, openTextModel, type TextModelOptions } from './open.js';
 
 /** What a rewritten model carries beside its graph. */
 const PLAN_FILE = 'cqil.plan.json';
 
-export interface ModelFolderOptions {
-  /** The name by which requests ask for the model; the folder's name when absent. */
-  readonly id?: string;
+export interface ModelFolderOptions extends Omit<TextModelOptions, 'graph'> {
   /** Looks beside the folder for models that were made of this one by a plan; `true` when absent. */
   readonly variants?: boolean;
   /** Opens the model at once, not when it is first asked for; its variants wait. */
   readonly eager?: boolean;
-  readonly contextLength?: number;
-  readonly session?: SessionOptions;
 }
 
 export interface FolderSource extends ModelSource {
@@ -55,12 +50,8 @@ export async function openModelFolder(path: string, options: ModelFolderOptions 
     ...(options.eager === true && folder === root ? { eager: true } : {}),
     ...(plan === undefined ? {} : { steps: sequentialSteps(plan) }),
     open() {
-      const { contextLength, session } = options;
-      const opening = openTextModel(folder, {
-        id: name,
-        ...(contextLength === undefined ? {} : { contextLength }),
-        ...(session === undefined ? {} : { session }),
-      });
+      const { variants: _, eager: __, ...rest } = options;
+      const opening = openTextModel(folder, { ...rest, id: name });
       opened.add(opening);
       opening.catch(() => opened.delete(opening));
       return opening;

@@ -1,5 +1,6 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { DecoderSession, generate } from '@cqil/runtime-gpu';
 import { Tokenizer } from '@huggingface/tokenizers';
 import OpenAI from 'openai';
@@ -9,6 +10,9 @@ import type { TextRequest } from '../model.js';
 import { collect } from '../test/collect.js';
 import { type TinyModel, tinyModel } from '../test/tiny-model.js';
 import { type LocalTextModel, openTextModel } from './open.js';
+
+/** The same model by a graph that can take several sequences at a time. */
+const GROUPED = fileURLToPath(new URL('../../../../testdata/genai-fp32/llama/', import.meta.url));
 
 let tiny: TinyModel;
 let model: LocalTextModel;
@@ -132,14 +136,37 @@ describe('openTextModel', () => {
 
   it('ends when nobody reads on, when it is told to, and is free for the next', async () => {
     for await (const piece of model.generate(request({ maxTokens: 200 }))) {
-      expect(piece.tokens).toBe(1);
-      break;
+      if (piece.tokens === 1) break;
     }
     const stop = new AbortController();
     const stopped = collect(model.generate(request({ maxTokens: 200, signal: stop.signal })));
     setTimeout(() => stop.abort(new Error('enough')), 20);
     await expect(stopped).rejects.toThrow('enough');
-    expect(await collect(model.generate(request({ maxTokens: 1 })))).toHaveLength(1);
+    const [before, piece] = await collect(model.generate(request({ maxTokens: 1 })));
+    expect([before, piece]).toMatchObject([{ cachedTokens: expect.any(Number) }, { tokens: 1 }]);
+  });
+
+  it('answers several at a time with what each gets alone, and knows prompts again', async () => {
+    cpSync(GROUPED, join(tiny.folder, 'gqa'), { recursive: true });
+    const open = (parallel: number) =>
+      openTextModel(tiny.folder, { id: 'tiny', graph: 'gqa/model.onnx', parallel });
+    await using together = await open(3);
+    await using alone = await open(1);
+    expect([together.concurrency, alone.concurrency, model.concurrency]).toEqual([3, 1, 1]);
+    const prompts = ['Once upon a time there was', 'The capital of', 'x', 'Once upon a time there was one'];
+    const text = async (served: LocalTextModel, prompt: string) => {
+      const promptIds = served.encode(prompt) as readonly number[];
+      const pieces = await collect(served.generate(request({ promptIds, maxTokens: 12 })));
+      return { text: pieces.map((piece) => piece.text).join(''), cached: pieces[0]?.cachedTokens };
+    };
+    const parallel = await Promise.all(prompts.slice(0, 3).map((prompt) => text(together, prompt)));
+    const again = await text(together, prompts[3]!);
+    const inTurn = [];
+    for (const prompt of prompts) inTurn.push(await text(alone, prompt));
+    expect([...parallel, again].map((one) => one.text)).toEqual(inTurn.map((one) => one.text));
+    expect(again.cached).toBeGreaterThan(20);
+    expect(inTurn[3]!.cached).toBe(again.cached);
+    expect(parallel.map(({ cached }) => cached)).toEqual([0, 0, 0]);
   });
 
   it('answers the client of OpenAI', async () => {

@@ -1,7 +1,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { ModelFormatError, UsageError } from '@cqil/core';
-import { DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
+import { CqilError, ModelFormatError, UsageError } from '@cqil/core';
+import { BatchedDecoder, DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
 import { z } from 'zod';
 import { Grammars } from '../constrain/grammars.js';
 import type { TextModel } from '../model.js';
@@ -9,6 +9,7 @@ import { ThreadedTokenizer } from '../text/tokenizer.js';
 import { Vocabulary } from '../text/vocabulary.js';
 import { ChatTemplate, templateSchema } from './chat-template.js';
 import { pieces } from './pieces.js';
+import { PrefixPool } from './prefix-pool.js';
 
 export interface TextModelOptions {
   /** The name by which requests ask for the model; the folder's name when absent. */
@@ -18,6 +19,13 @@ export interface TextModelOptions {
   /** The most tokens that prompt and answer have together; the config's when absent. */
   readonly contextLength?: number;
   readonly session?: SessionOptions;
+  /**
+   * Requests that are answered at the same time, their steps joined into one; 8 when absent. A graph that cannot take
+   * several sequences (no `GroupQueryAttention`) answers one after the other.
+   */
+  readonly parallel?: number;
+  /** Caches of earlier requests that are kept for prompts that begin alike; 4 when absent. */
+  readonly keptPrefixes?: number;
 }
 
 /** A model that runs on this machine; `dispose` frees it. */
@@ -76,9 +84,15 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   });
   const decoder = await DecoderSession.open(graph, options.session ?? {});
 
+  const { parallel = 8, keptPrefixes = 4 } = options;
+  const batched = await joined(decoder, parallel, keptPrefixes);
+  const prefixes = new PrefixPool(keptPrefixes);
+
   const vocabularySize = Math.max(config.vocab_size ?? 0, vocabulary.size);
   const grammars = new Grammars(vocabulary, vocabularySize, eosIds);
   const dispose = async () => {
+    prefixes.dispose();
+    batched?.dispose();
     await Promise.all([decoder.dispose(), tokenizer.dispose()]);
   };
   return {
@@ -87,6 +101,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     contextLength,
     vocabularySize,
     logprobs: true,
+    concurrency: batched === undefined ? 1 : parallel,
     ...(template?.toolFormat === undefined ? {} : { toolFormat: template.toolFormat }),
     encodeChat(messages, chat) {
       if (template === undefined) throw new Error('the model has no chat template.');
@@ -101,12 +116,39 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     },
     generate: (request) =>
       pieces(
-        { decoder, decode: (ids) => tokenizer.decode(ids, false), vocabulary, grammars, eosIds },
+        {
+          decoder: batched ?? decoder,
+          prefixes,
+          decode: (ids) => tokenizer.decode(ids, false),
+          vocabulary,
+          grammars,
+          eosIds,
+        },
         request,
       ),
     dispose,
     [Symbol.asyncDispose]: dispose,
   };
+}
+
+/** `undefined` where sequences cannot go through the model together. */
+async function joined(
+  decoder: DecoderSession,
+  parallel: number,
+  keptPrefixes: number,
+): Promise<BatchedDecoder | undefined> {
+  if (parallel === 1) return undefined;
+  let batched: BatchedDecoder;
+  try {
+    batched = await BatchedDecoder.over(decoder, { slots: parallel + keptPrefixes });
+  } catch (error) {
+    if (error instanceof CqilError && error.code === 'BATCH_UNSUPPORTED') return undefined;
+    await decoder.dispose();
+    throw error;
+  }
+  if (batched.joins) return batched;
+  batched.dispose();
+  return undefined;
 }
 
 function contentOf(special: z.infer<typeof token>): string {

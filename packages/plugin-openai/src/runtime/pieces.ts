@@ -1,18 +1,21 @@
 import {
   type ChosenToken,
-  type DecoderSession,
   type Generation,
   generateTokens,
-  PrefixCache,
+  type PrefixCache,
   type PromptToken,
+  type StepModel,
 } from '@cqil/runtime-gpu';
 import type { Grammars } from '../constrain/grammars.js';
 import type { TextPiece, TextRequest, TokenLogprob } from '../model.js';
 import { Detokenizer } from '../text/detokenizer.js';
 import type { Vocabulary } from '../text/vocabulary.js';
+import type { PrefixPool } from './prefix-pool.js';
 
 export interface RuntimeModel {
-  readonly decoder: DecoderSession;
+  readonly decoder: StepModel;
+  /** What earlier requests left. */
+  readonly prefixes: PrefixPool;
   readonly decode: (ids: readonly number[]) => string;
   readonly vocabulary: Vocabulary;
   readonly grammars: Grammars;
@@ -21,10 +24,25 @@ export interface RuntimeModel {
 
 /** The runtime's tokens as pieces of text. */
 export async function* pieces(model: RuntimeModel, request: TextRequest): AsyncGenerator<TextPiece, void> {
+  const { prefixes } = model;
+  const { promptLogprobs = false, promptIds } = request;
+  const { cache, shared } = prefixes.take(promptLogprobs ? [] : promptIds);
+  try {
+    if (!promptLogprobs) yield { text: '', tokens: 0, cachedTokens: shared };
+    yield* generated(model, request, cache);
+  } finally {
+    prefixes.put(cache);
+  }
+}
+
+async function* generated(
+  model: RuntimeModel,
+  request: TextRequest,
+  cache: PrefixCache,
+): AsyncGenerator<TextPiece, void> {
   const { decoder, vocabulary, grammars } = model;
   const { schema, promptLogprobs = false, maxTokens, promptIds, logprobs, signal } = request;
   // Log probabilities of the prompt are told before the first token: what was read for them is read on from.
-  using cache = new PrefixCache();
   if (promptLogprobs) {
     const prompt = { promptIds, maxTokens: 0, promptLogprobs, signal, cache };
     const read = await last(
@@ -47,7 +65,7 @@ export async function* pieces(model: RuntimeModel, request: TextRequest): AsyncG
     const tokens = generateTokens(decoder, {
       ...options,
       eosIds: model.eosIds,
-      ...(promptLogprobs ? { cache } : {}),
+      cache,
       ...(constraint === undefined ? {} : { constraint }),
     });
     for await (const token of tokens) {

@@ -43,7 +43,7 @@ export class Metrics {
         },
       });
     gauge('cqil_requests_waiting', 'Requests that wait for a model.', ({ queue }) => queue.waiting);
-    gauge('cqil_requests_running', 'Requests that a model works on.', ({ queue }) => (queue.busy ? 1 : 0));
+    gauge('cqil_requests_running', 'Requests that a model works on.', ({ queue }) => queue.running);
     gauge('cqil_model_loaded', '1 where a model is in memory.', ({ ready }) => (ready ? 1 : 0));
   }
 

@@ -36,7 +36,7 @@ export class Served {
       this.#open = () => source.open();
     } else {
       this.eager = false;
-      this.#model = source;
+      this.#use(source);
       this.#open = async () => source;
     }
     if (this.eager) this.#load().catch(() => {});
@@ -72,10 +72,15 @@ export class Served {
     }
   }
 
+  #use(model: TextModel): void {
+    this.#model = model;
+    this.queue.places = model.concurrency ?? 1;
+  }
+
   #load(): Promise<TextModel> {
     this.#opening ??= this.#open()
       .then((model) => {
-        this.#model = model;
+        this.#use(model);
         return model;
       })
       .catch((cause: unknown) => {

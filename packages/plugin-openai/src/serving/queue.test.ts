@@ -20,6 +20,27 @@ describe('TurnQueue', () => {
     expect(queue.waiting).toBe(0);
   });
 
+  it('gives as many turns at a time as there are places', async () => {
+    const queue = new TurnQueue(10);
+    const order: number[] = [];
+    const first = [await queue.turn(stay())];
+    const rest = [1, 2, 3].map((caller) =>
+      queue.turn(stay()).then((end) => {
+        order.push(caller);
+        return end;
+      }),
+    );
+    queue.places = 3;
+    await Promise.resolve();
+    expect([queue.running, queue.waiting]).toEqual([3, 1]);
+    first[0]!();
+    first[0]!();
+    await Promise.all(rest);
+    expect(order).toEqual([1, 2, 3]);
+    for (const turn of rest) (await turn)();
+    expect([queue.running, queue.waiting]).toEqual([0, 0]);
+  });
+
   it('refuses at once when it is full, and says when to come again', async () => {
     vi.useFakeTimers({ toFake: ['performance'] });
     try {

@@ -14,13 +14,14 @@ interface Waiting {
 }
 
 /**
- * Gives one caller after the other its turn, in the order in which they came, and lets no more than `limit`
- * wait.
+ * Gives callers their turns in the order in which they came, so many at a time as there are places, and lets no more than
+ * `limit` wait.
  */
 export class TurnQueue {
   readonly #limit: number;
   readonly #waiting: Waiting[] = [];
-  #busy = false;
+  #places = 1;
+  #running = 0;
   /** Mean length of a turn in milliseconds, later turns counting more. */
   #mean = 1000;
 
@@ -32,9 +33,19 @@ export class TurnQueue {
     return this.#waiting.length;
   }
 
-  /** Whether someone has the turn. */
-  get busy(): boolean {
-    return this.#busy;
+  /** Callers that have a turn. */
+  get running(): number {
+    return this.#running;
+  }
+
+  /** Turns that there may be at the same time; 1 at first. */
+  get places(): number {
+    return this.#places;
+  }
+
+  set places(places: number) {
+    this.#places = places;
+    this.#admit();
   }
 
   /**
@@ -56,8 +67,8 @@ export class TurnQueue {
    */
   join(signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
-    if (!this.#busy) {
-      this.#busy = true;
+    if (this.#running < this.#places) {
+      this.#running += 1;
       return Promise.resolve(this.#begin());
     }
     if (this.#waiting.length >= this.#limit) throw new QueueFullError(this.#estimate());
@@ -71,11 +82,19 @@ export class TurnQueue {
       if (ended) return;
       ended = true;
       this.#mean += 0.3 * (performance.now() - began - this.#mean);
-      const next = this.#waiting.shift();
-      // The next one's turn begins here, so that nobody who comes meanwhile gets in between.
-      if (next === undefined) this.#busy = false;
-      else next.start();
+      this.#running -= 1;
+      this.#admit();
     };
+  }
+
+  /** The next ones' turns begin here, so that nobody who comes meanwhile gets in between. */
+  #admit(): void {
+    while (this.#running < this.#places) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#running += 1;
+      next.start();
+    }
   }
 
   #wait(signal: AbortSignal): Promise<void> {
@@ -96,6 +115,6 @@ export class TurnQueue {
   }
 
   #estimate(): number {
-    return Math.max(1, Math.ceil((this.#mean * (this.#waiting.length + 1)) / 1000));
+    return Math.max(1, Math.ceil((this.#mean * (this.#waiting.length + 1)) / this.#places / 1000));
   }
 }

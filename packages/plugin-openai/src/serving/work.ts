@@ -22,6 +22,8 @@ export class Work {
   readonly #options: WorkOptions;
   #begun = false;
   #tokens = 0;
+  /** Of the first choice: the others have the same prompt. */
+  #cached: number | undefined;
 
   constructor(options: WorkOptions) {
     this.#options = options;
@@ -88,6 +90,10 @@ export class Work {
       for (const [choice, request] of job.choices.entries()) {
         const before = this.#tokens;
         for await (const part of this.#answer(model, request)) {
+          if (part.cachedTokens !== undefined) {
+            this.#cached ??= part.cachedTokens;
+            continue;
+          }
           if (part.tokens > 0) record.token();
           this.#tokens = before + part.tokens;
           yield [choice, part];
@@ -106,7 +112,11 @@ export class Work {
   }
 
   #count(): TokenCount {
-    return { prompt: this.#options.job.promptTokens, completion: this.#tokens };
+    return {
+      prompt: this.#options.job.promptTokens,
+      completion: this.#tokens,
+      cached: this.#cached ?? 0,
+    };
   }
 
   #note(): void {

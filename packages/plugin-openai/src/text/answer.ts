@@ -16,6 +16,8 @@ export interface AnswerPart {
   readonly tokens: number;
   /** Of the tokens whose text begins in this part, when asked for. */
   readonly logprobs: readonly PlacedLogprob[];
+  /** Tokens of the prompt that were known already; on a part of its own, before any text. */
+  readonly cachedTokens?: number;
   /** Of the prompt's tokens, when asked for; on the first part. */
   readonly prompt?: readonly TokenLogprob[];
   /** On the last part. */
@@ -47,6 +49,9 @@ export async function* answer(
   };
   for await (const piece of model.generate(request)) {
     if (piece.prompt !== undefined) yield { text: '', tokens, logprobs: [], prompt: piece.prompt };
+    if (piece.cachedTokens !== undefined) {
+      yield { text: '', tokens, logprobs: [], cachedTokens: piece.cachedTokens };
+    }
     tokens += piece.tokens;
     if (piece.logprob !== undefined) held.push({ ...piece.logprob, offset: made });
     made += piece.text.length;
