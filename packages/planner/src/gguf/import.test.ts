@@ -114,7 +114,7 @@ describe('importGguf', () => {
     ['source', 'node', 'left'],
   ] as const)(
     '%s, %s: a batch padded on the %s equals single sequences, prefill and decode',
-    async (dtype, binding) => {
+    async (dtype, binding, _side) => {
       const { onnxFile } = await imported(tinyTensors({ type: 'Q4_1' }), dtype);
       const rows = [IDS, IDS.slice(3, 9)];
       const decoder = await DecoderSession.open(onnxFile, { binding });
