@@ -88,11 +88,17 @@ try {
 
   const opened = [];
   for (const { name, open } of contenders)
-    opened.push({ name, model: await open(), times: /** @type {number[]} */ ([]) });
+    opened.push({
+      name,
+      model: await open(),
+      times: /** @type {number[]} */ ([]),
+      prompts: /** @type {number[]} */ ([]),
+    });
 
-  /** Greedy; @param {Model} model @returns {Promise<{ ids: number[], ms: number }>} */
+  /** Greedy; @param {Model} model @returns {Promise<{ ids: number[], ms: number, promptMs: number }>} */
   const decode = async (model) => {
     const prompt = Array.from({ length: context }, (_, i) => (i * 7919) % 20_000);
+    const begun = performance.now();
     let { logits, cache } = await model.forward({
       inputIds: [prompt],
       keep: 'last',
@@ -101,13 +107,14 @@ try {
     const into = new Float32Array(logits.dims[2]);
     const ids = [argmax(logits.data)];
     const start = performance.now();
+    const promptMs = start - begun;
     for (let i = 0; i < tokens; i++) {
       ({ logits, cache } = await model.forward({ inputIds: [[ids[i] ?? 0]], cache, keep: 'last', into }));
       ids.push(argmax(logits.data));
     }
     const ms = (performance.now() - start) / tokens;
     cache.dispose();
-    return { ids, ms };
+    return { ids, ms, promptMs };
   };
 
   const expected = await decode(/** @type {Model} */ (opened[0]?.model));
@@ -121,16 +128,20 @@ try {
   for (const { model } of opened) if ('clearTrace' in model) /** @type {any} */ (model).clearTrace();
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < opened.length; i++) {
-      const { model, times } = /** @type {typeof opened[number]} */ (opened[(i + round) % opened.length]);
+      const { model, times, prompts } = /** @type {typeof opened[number]} */ (
+        opened[(i + round) % opened.length]
+      );
       // Threads of the one before stop looking for work.
       await new Promise((resolve) => setTimeout(resolve, 30));
-      times.push((await decode(model)).ms);
+      const { ms, promptMs } = await decode(model);
+      times.push(ms);
+      prompts.push(promptMs);
     }
     console.error(`round ${round + 1}/${rounds}`);
   }
 
   const base = /** @type {typeof opened[number]} */ (opened[0]).times;
-  const rows = opened.map(({ name, model, times }) => {
+  const rows = opened.map(({ name, model, times, prompts }) => {
     const exchanges = 'exchanges' in model ? /** @type {any} */ (model).exchanges() : [];
     /** Decoding only: a prompt's branches take longer. @type {(kind: RegExp) => any} */
     const of = (kind) => {
@@ -142,6 +153,7 @@ try {
     return {
       name,
       msPerToken: spread(times),
+      promptMs: spread(prompts),
       speedup: spread(times.map((ms, i) => (base[i] ?? Number.NaN) / ms)),
       /** From the trunk to a branch on another device, which slept. */
       entryUs: of(/^group\.0\.branch\.[1-9]\d*(\.attention)?$/),
@@ -171,6 +183,7 @@ try {
     rows.map((row) => ({
       contender: row.name,
       'ms a token': show(row.msPerToken, 2),
+      'prompt ms': show(row.promptMs, 1),
       'speed-up': show(row.speedup, 3),
       'exchange µs': show(row.exchangeUs, 1),
       'first exchange µs': show(row.entryUs, 1),

@@ -102,7 +102,8 @@ export class PartitionedModel implements StepModel {
  *
  * @param dir the partition's folder
  * @throws InferenceError `PARTITION_NOT_FOUND`, `PARTITION_INVALID`, `PARTITION_STALE` (the model's weights moved or
- *   changed), `PROVIDER_UNAVAILABLE`, `MODEL_LOAD_FAILED`, `NOT_A_DECODER`, `ORT_LIBRARY_UNUSABLE`
+ *   changed), `PROVIDER_UNAVAILABLE`, `MODEL_LOAD_FAILED`, `NOT_A_DECODER`, `ORT_LIBRARY_UNUSABLE`,
+ *   `EXECUTOR_DEVICE_LOST`
  * @example
  * ```ts
  * const model = await openPartitioned('models/smollm2-two');
@@ -140,6 +141,7 @@ export async function openPartitioned(
   });
   try {
     const model = new PartitionedModel(manifest, session);
+    await session.ready();
     // Tried out before anything is timed: a step that was given up then would pass for one that copies its caches.
     await model.decoder.inPlaceSteps();
     session.begin(options.deadlineMs);

@@ -61,23 +61,31 @@ export class PartitionedSession implements BindableSession {
     this.#manifest = manifest;
     this.#sessions = sessions;
     this.#options = options;
-    this.#readers = manifest.inputs.map((name) =>
-      places(sessions, 'inputs', name).filter(({ part }) =>
-        manifest.parts[part]!.inputs.some((input) => input.name === name && input.from === undefined),
-      ),
-    );
+    // An input that no part reads is none.
+    this.#readers = manifest.inputs
+      .map((name) =>
+        places(sessions, 'inputs', name).filter(({ part }) =>
+          manifest.parts[part]!.inputs.some((input) => input.name === name && input.from === undefined),
+        ),
+      )
+      .filter((readers) => readers.length > 0);
     this.#makers = new Map(
       manifest.outputs.map((name) => {
         const part = manifest.parts.findIndex(({ outputs }) => outputs.includes(name));
         return [name, { part, index: sessions[part]!.outputs.findIndex((output) => output.name === name) }];
       }),
     );
-    this.inputs = this.#readers.flatMap(([first]) => (first === undefined ? [] : [inputOf(sessions, first)]));
+    this.inputs = this.#readers.map((readers) => inputOf(sessions, readers[0]!));
     this.outputs = [...this.#makers.values()].map(({ part, index }) => sessions[part]!.outputs[index]!);
     const ids = this.inputs.find(({ name }) => name === 'input_ids');
     this.#exchange = new ExchangeMemory(library, manifest, sessions, ids?.shape ?? []);
     this.timeline = new Timeline(manifest);
     this.#team = this.#makeTeam();
+  }
+
+  /** Starts the threads. @throws InferenceError `EXECUTOR_DEVICE_LOST` */
+  ready(): Promise<void> {
+    return this.#team.ready();
   }
 
   /** From here on times are kept, steps have a deadline, and made-up faults are counted. */

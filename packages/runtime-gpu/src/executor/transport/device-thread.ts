@@ -66,11 +66,11 @@ if (data.processor !== undefined) {
 }
 
 /** Waits until a word is no longer (or, with \`until\`, is) a value; false when the step was given up. */
-function changes(word, from, until, step) {
+function changes(word, from, until, step, spinMs) {
   let value = Atomics.load(control, word);
   const met = () => (until === undefined ? value !== from : value === until);
   if (met()) return true;
-  const end = performance.now() + data.spinMs;
+  const end = performance.now() + spinMs;
   do {
     for (let i = 0; i < 64; i++) {
       value = Atomics.load(control, word);
@@ -99,11 +99,11 @@ function work(step) {
   for (let i = 0; i < calls.length; i++) {
     const call = calls[i];
     if (timed) times[TIMES * call.part] = now();
-    for (const word of call.waits) if (!changes(word, undefined, step, step)) return;
+    for (const word of call.waits) if (!changes(word, undefined, step, step, data.spinMs)) return;
+    if (timed) times[TIMES * call.part + 1] = now();
     fault(step, i);
     // The last look before the call: what a step works on may be gone once it was given up.
     if (Atomics.load(control, ABORT) === step) return;
-    if (timed) times[TIMES * call.part + 1] = now();
     const failed = run(
       call.session,
       options64,
@@ -129,7 +129,8 @@ function work(step) {
 Atomics.store(control, finished, data.step);
 Atomics.notify(control, finished);
 for (let step = data.step; ; ) {
-  changes(STEP, step);
+  // Asleep at once: between two steps the main thread wants a processor.
+  changes(STEP, step, undefined, undefined, 0);
   if (Atomics.load(control, STOP) === 1) break;
   step = Atomics.load(control, STEP);
   work(step);
