@@ -4,8 +4,8 @@ import type { Model, TensorData } from '../onnx/index.js';
 import { Tensor } from '../onnx/tensor.js';
 import { graphFileName, type ModelSource, type NamedDtype } from '../source/index.js';
 
-/** Weights of more bytes do not fit into the graph's file (protobuf's limit, with room for the graph itself). */
-const INLINE_LIMIT = 2 ** 31 - 2 ** 27;
+/** Up to here weights are in the graph's file: it is then the model, and loads as fast. Protobuf's limit is 2 GB. */
+const INLINE_LIMIT = 2 ** 29;
 /** Smaller weights stay in the graph. */
 const EXTERNAL_BYTES = 1024;
 
@@ -23,16 +23,18 @@ export function renamedSource(source: ModelSource, bits: 4 | 8, half: boolean): 
 }
 
 /**
- * Puts the weights where Transformers.js looks for them: in the graph, or in `<graph>_data` where they are too many or
- * the original has such a file.
+ * Puts the weights where Transformers.js looks for them: in the graph's file, or in `<graph>_data` where they are many.
  *
  * @returns whether there is a data file
  */
-export function placeWeights(model: Model, original: Model, { onnxRelative }: ModelSource): boolean {
+export function placeWeights(
+  model: Model,
+  { onnxRelative }: Pick<ModelSource, 'onnxRelative'>,
+  limit = INLINE_LIMIT,
+): boolean {
   const tensors = [...model.graph.initializers];
   const bytes = tensors.reduce((sum, [, { byteLength }]) => sum + byteLength, 0);
-  const before = [...original.graph.initializers.values()].some(({ location }) => location !== undefined);
-  const external = before || bytes > INLINE_LIMIT;
+  const external = bytes > limit;
   const location = `${path.posix.basename(onnxRelative)}_data`;
   for (const [name, { header, data, field }] of tensors) {
     if (data === undefined || field === undefined) continue;

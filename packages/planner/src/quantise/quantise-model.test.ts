@@ -5,11 +5,12 @@ import { DecoderSession } from '@cqil/runtime-gpu';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { evaluateKinds, loadTokenizer, openTextSets } from '../evaluate/index.js';
 import { logitsOf, testdata } from '../linear/testing/fixtures.js';
-import { readModel, writeModel } from '../onnx/index.js';
+import { type Model, readModel, writeModel } from '../onnx/index.js';
 import { modelFolder, textFiles } from '../optimize/testing/fixtures.js';
 import { locateModel, type ModelSource } from '../source/index.js';
 import { openVariant } from '../variant/index.js';
-import { QUANTISE_FILE, quantiseModel } from './index.js';
+import { nameDataFile, placeWeights } from './data-files.js';
+import { QUANTISE_FILE, quantise, quantiseModel } from './index.js';
 
 const session = { threads: 1 };
 
@@ -23,6 +24,21 @@ const llama = (dtype = 'fp32') => locateModel(testdata('optimum/llama'), { dtype
 
 async function configOf(folder: string): Promise<Record<string, unknown>> {
   return JSON.parse(await readFile(path.join(folder, 'config.json'), 'utf8'));
+}
+
+/** A copy of the fixture with its weights in a file of their own, as large models have them. */
+async function withDataFile(folder: string): Promise<Model> {
+  await cp(testdata('optimum/llama'), folder, { recursive: true });
+  await rm(path.join(folder, 'onnx'), { recursive: true });
+  await mkdir(path.join(folder, 'onnx'));
+  const file = path.join(folder, 'onnx/model.onnx');
+  await writeModel(await readModel((await llama()).onnxFile), file, {
+    external: { location: 'model.onnx_data' },
+  });
+  const named = { use_external_data_format: { 'model.onnx': 1 } };
+  const config = { ...(await configOf(folder)), 'transformers.js_config': named };
+  await writeFile(path.join(folder, 'config.json'), JSON.stringify(config));
+  return readModel(file);
 }
 
 describe('quantiseModel', () => {
@@ -48,31 +64,36 @@ describe('quantiseModel', () => {
     expect(await readdir(dir)).toEqual(['out']);
   });
 
-  it('keeps data files apart where the source has them, under the names that are looked for', async () => {
+  it('takes the weights into the graph where they are few, and says so', async () => {
     const folder = path.join(dir, 'source');
-    await cp(testdata('optimum/llama'), folder, { recursive: true });
-    await rm(path.join(folder, 'onnx'), { recursive: true });
-    await mkdir(path.join(folder, 'onnx'));
-    await writeModel(await readModel((await llama()).onnxFile), path.join(folder, 'onnx/model.onnx'), {
-      external: { location: 'model.onnx_data' },
-    });
-    const config = {
-      ...(await configOf(folder)),
-      'transformers.js_config': { use_external_data_format: { 'model.onnx': 1 } },
-    };
-    await writeFile(path.join(folder, 'config.json'), JSON.stringify(config));
+    await withDataFile(folder);
     const out = path.join(dir, 'out');
     await quantiseModel(await locateModel(folder), out, { method: 'rtn', session });
-    expect((await readdir(path.join(out, 'onnx'))).sort()).toEqual(['model_q4.onnx', 'model_q4.onnx_data']);
-    expect((await configOf(out))['transformers.js_config']).toEqual({
-      dtype: 'q4',
-      use_external_data_format: true,
-    });
+    expect(await readdir(path.join(out, 'onnx'))).toEqual(['model_q4.onnx']);
+    expect((await configOf(out))['transformers.js_config']).toEqual({ dtype: 'q4' });
     const inline = path.join(dir, 'inline');
     await quantiseModel(await llama(), inline, { method: 'rtn', session });
     expect(await logitsOf(await readModel(path.join(out, 'onnx/model_q4.onnx')))).toEqual(
       await logitsOf(await readModel(path.join(inline, 'onnx/model_q4.onnx'))),
     );
+  });
+
+  it('puts many weights into a data file of the name that is looked for', async () => {
+    const folder = path.join(dir, 'source');
+    const source = await withDataFile(folder);
+    const { model } = await quantise(source, { session });
+    const target = { onnxRelative: 'onnx/model_q4.onnx' };
+    const truth = await logitsOf(model);
+    expect(placeWeights(model, target)).toBe(false);
+    expect(placeWeights(model, target, 1000)).toBe(true);
+    const file = path.join(dir, target.onnxRelative);
+    expect((await writeModel(model, file)).map((name) => path.basename(name)).sort()).toEqual([
+      'model_q4.onnx',
+      'model_q4.onnx_data',
+    ]);
+    expect(await logitsOf(await readModel(file))).toEqual(truth);
+    await nameDataFile(folder, true);
+    expect((await configOf(folder))['transformers.js_config']).toEqual({ use_external_data_format: true });
   });
 
   it('keeps the names of layouts that have none by dtype', async () => {

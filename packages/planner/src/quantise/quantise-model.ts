@@ -107,7 +107,7 @@ export async function quantiseModel(
   );
   const target = renamedSource(source, bits, half);
   const named = target !== source;
-  const external = named ? placeWeights(model, original, target) : false;
+  const external = named ? placeWeights(model, target) : false;
   if (!named) packExternalData(model, original);
   await writeModelFolder(target, model, root, {
     document: { file: QUANTISE_FILE, text: `${JSON.stringify(record, null, 2)}\n` },
