@@ -38,7 +38,9 @@ if (folder === undefined) {
   process.exit(2);
 }
 const devices = values.devices.split(',');
-const [tokens, rounds, context] = [values.tokens, values.rounds, values.context].map(Number);
+const tokens = Number(values.tokens);
+const rounds = Number(values.rounds);
+const context = Number(values.context);
 const spinMs = values.spin === undefined ? {} : { spinMs: Number(values.spin) };
 
 /**
@@ -50,11 +52,15 @@ const source = await locateModel(folder);
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'cqil-partition-'));
 try {
   console.error('cutting');
-  const [all, first] = await Promise.all(
-    [true, false].map((spreads) =>
-      partitionModel(source, path.join(scratch, String(spreads)), { devices, spread: spreads, check: false }),
-    ),
-  );
+  /** @param {boolean} everywhere */
+  const cut = (everywhere) =>
+    partitionModel(source, path.join(scratch, String(everywhere)), {
+      devices,
+      spread: everywhere,
+      check: false,
+    });
+  const all = await cut(true);
+  const first = await cut(false);
   const whole = path.join(scratch, 'whole');
   mkdirSync(whole);
   const beside = path.relative(whole, path.dirname(source.onnxFile));
@@ -92,10 +98,11 @@ try {
       name,
       model: await open(),
       times: /** @type {number[]} */ ([]),
+      typical: /** @type {number[]} */ ([]),
       prompts: /** @type {number[]} */ ([]),
     });
 
-  /** Greedy; @param {Model} model @returns {Promise<{ ids: number[], ms: number, promptMs: number }>} */
+  /** Greedy; @param {Model} model @returns {Promise<{ ids: number[], ms: number, typicalMs: number, promptMs: number }>} */
   const decode = async (model) => {
     const prompt = Array.from({ length: context }, (_, i) => (i * 7919) % 20_000);
     const begun = performance.now();
@@ -108,13 +115,16 @@ try {
     const ids = [argmax(logits.data)];
     const start = performance.now();
     const promptMs = start - begun;
+    const each = [];
     for (let i = 0; i < tokens; i++) {
+      const before = performance.now();
       ({ logits, cache } = await model.forward({ inputIds: [[ids[i] ?? 0]], cache, keep: 'last', into }));
       ids.push(argmax(logits.data));
+      each.push(performance.now() - before);
     }
     const ms = (performance.now() - start) / tokens;
     cache.dispose();
-    return { ids, ms, promptMs };
+    return { ids, ms, typicalMs: spread(each).median, promptMs };
   };
 
   const expected = await decode(/** @type {Model} */ (opened[0]?.model));
@@ -128,20 +138,21 @@ try {
   for (const { model } of opened) if ('clearTrace' in model) /** @type {any} */ (model).clearTrace();
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < opened.length; i++) {
-      const { model, times, prompts } = /** @type {typeof opened[number]} */ (
+      const { model, times, typical, prompts } = /** @type {typeof opened[number]} */ (
         opened[(i + round) % opened.length]
       );
       // Threads of the one before stop looking for work.
       await new Promise((resolve) => setTimeout(resolve, 30));
-      const { ms, promptMs } = await decode(model);
+      const { ms, typicalMs, promptMs } = await decode(model);
+      typical.push(typicalMs);
       times.push(ms);
       prompts.push(promptMs);
     }
     console.error(`round ${round + 1}/${rounds}`);
   }
 
-  const base = /** @type {typeof opened[number]} */ (opened[0]).times;
-  const rows = opened.map(({ name, model, times, prompts }) => {
+  const base = /** @type {typeof opened[number]} */ (opened[0]);
+  const rows = opened.map(({ name, model, times, typical, prompts }) => {
     const exchanges = 'exchanges' in model ? /** @type {any} */ (model).exchanges() : [];
     /** Decoding only: a prompt's branches take longer. @type {(kind: RegExp) => any} */
     const of = (kind) => {
@@ -154,7 +165,10 @@ try {
       name,
       msPerToken: spread(times),
       promptMs: spread(prompts),
-      speedup: spread(times.map((ms, i) => (base[i] ?? Number.NaN) / ms)),
+      speedup: spread(times.map((ms, i) => (base.times[i] ?? Number.NaN) / ms)),
+      /** Of the median token of each round: what a machine with nothing else to do would give on the whole. */
+      typicalMs: spread(typical),
+      typicalSpeedup: spread(typical.map((ms, i) => (base.typical[i] ?? Number.NaN) / ms)),
       /** From the trunk to a branch on another device, which slept. */
       entryUs: of(/^group\.0\.branch\.[1-9]\d*(\.attention)?$/),
       /** Between branches. */
@@ -185,6 +199,8 @@ try {
       'ms a token': show(row.msPerToken, 2),
       'prompt ms': show(row.promptMs, 1),
       'speed-up': show(row.speedup, 3),
+      'median token ms': show(row.typicalMs, 2),
+      'its speed-up': show(row.typicalSpeedup, 3),
       'exchange µs': show(row.exchangeUs, 1),
       'first exchange µs': show(row.entryUs, 1),
     })),

@@ -116,29 +116,34 @@ for (const context of contexts) {
   for (let round = 0; round < warmup + rounds; round++) {
     for (let k = 0; k < running.length; k++) {
       const i = (k + round) % running.length;
-      const answer = await running[i].ask({ prompt, decode });
-      rows[i].ids = answer.ids;
-      rows[i].rss = answer.rss;
+      const engine = running[i];
+      const row = rows[i];
+      if (engine === undefined || row === undefined) continue;
+      const answer = await engine.ask({ prompt, decode });
+      row.ids = answer.ids;
+      row.rss = answer.rss;
       if (round < warmup) continue;
-      rows[i].prefill.push(answer.prefillMs);
-      rows[i].token.push(spread(answer.tokenMs).median);
+      row.prefill.push(answer.prefillMs);
+      row.token.push(spread(answer.tokenMs).median);
     }
     console.error(`context ${context}: round ${round + 1} of ${warmup + rounds}`);
   }
+  const ratio = (/** @type {number[]} */ own, /** @type {number[]} */ base) =>
+    spread(own.map((value, at) => value / (base[at] ?? Number.NaN)));
   for (const [i, engine] of running.entries()) {
-    const ratio = (/** @type {number[]} */ own, /** @type {number[]} */ base) =>
-      spread(own.map((value, at) => value / base[at]));
-    const parted = rows[i].ids.findIndex((id, at) => id !== rows[0].ids[at]);
+    const [row, first] = [rows[i], rows[0]];
+    if (row === undefined || first === undefined) continue;
+    const parted = row.ids.findIndex((id, at) => id !== first.ids[at]);
     results.push({
       engine: engine.name,
       context,
       loadMs: engine.loadMs,
-      rss: rows[i].rss,
-      prefillMs: spread(rows[i].prefill),
-      tokenMs: spread(rows[i].token),
-      prefillRatio: ratio(rows[i].prefill, rows[0].prefill),
-      tokenRatio: ratio(rows[i].token, rows[0].token),
-      sameTokens: parted < 0 ? rows[i].ids.length : parted,
+      rss: row.rss,
+      prefillMs: spread(row.prefill),
+      tokenMs: spread(row.token),
+      prefillRatio: ratio(row.prefill, first.prefill),
+      tokenRatio: ratio(row.token, first.token),
+      sameTokens: parted < 0 ? row.ids.length : parted,
     });
   }
 }
