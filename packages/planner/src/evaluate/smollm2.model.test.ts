@@ -53,7 +53,7 @@ describe('measuring SmolLM2', () => {
   it('finds the 4-bit import near the exact one', async () => {
     const { ratio, top1Agreement, kl } = await compare(fp32, q4, ids);
     expect(Math.abs(ratio - 1)).toBeLessThan(0.01);
-    expect(top1Agreement).toBeGreaterThan(0.95);
+    expect(top1Agreement).toBeGreaterThan(0.9);
     expect(kl).toBeLessThan(0.01);
   });
 });

@@ -9,7 +9,7 @@ async function load(dtype: 'fp32' | 'q4'): Promise<{ model: Model; maps: readonl
   const model = await readModel((await locateModel(testModel(dtype))).onnxFile);
   const { maps, refusals } = linearMaps(model, analyze(model));
   expect(refusals).toEqual([]);
-  expect(maps).toHaveLength(30 * 5);
+  expect(maps).toHaveLength(30 * 4);
   return { model, maps };
 }
 
@@ -25,7 +25,8 @@ it('reads the same matrices of SmolLM2 in 4-bit blocks with their remainders as 
     ]);
     const found = await readMatrix(blocks.model, map, { threads: 1 });
     const expected = await readMatrix(whole.model, other, { threads: 1 });
-    expect(found.exact).toBe(true);
+    // Products of 4-bit blocks round their inputs; the identity's rows lose nothing by that.
+    expect([found.exact, expected.exact]).toEqual([false, true]);
     const apart = found.weight.map((value, i) => Math.abs(value - (expected.weight[i] as number)));
     expect(apart.reduce((a, b) => Math.max(a, b), 0)).toBeLessThan(1e-6);
   }
