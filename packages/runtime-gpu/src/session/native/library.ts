@@ -54,6 +54,7 @@ async function load(library: LibraryFile): Promise<OrtLibrary> {
   }
   let base: Pointer;
   try {
+    keepLoaded(ffi, file);
     base = ffi.load(file).func('OrtGetApiBase', 'void *', [])() as Pointer;
   } catch (cause) {
     throw unusable(file, origin, 'cannot be loaded', 'a build of ONNX Runtime', reasonOf(cause));
@@ -91,6 +92,19 @@ async function load(library: LibraryFile): Promise<OrtLibrary> {
     mainMemory: one((out) => api.CreateCpuMemoryInfo(DEVICE_ALLOCATOR, DEFAULT_MEMORY, out)),
     allocator: one((out) => api.GetAllocatorWithDefaultOptions(out)),
   };
+}
+
+/** `RTLD_NOW | RTLD_NODELETE`. */
+const STAY: Readonly<Partial<Record<NodeJS.Platform, number>>> = { linux: 0x1002, darwin: 0x82 };
+
+/**
+ * At the end of the process koffi gives back what it loaded. ONNX Runtime does not stand being unloaded while its threads
+ * and the destructors of its thread-local values are still to come: the process would end with a fault.
+ */
+function keepLoaded(ffi: typeof koffi, file: string): void {
+  const flags = STAY[process.platform];
+  if (flags === undefined) return;
+  ffi.load(null).func('dlopen', 'void *', ['str', 'int'])(file, flags);
 }
 
 /**
