@@ -101,7 +101,7 @@ describe.each(['fp32', 'q4'] as const)('SmolLM2 in %s', (which) => {
     };
     // Other programs on the machine may take the processor from either: the best of three says what is up to us.
     const shares: number[] = [];
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 3 && !(Math.min(...shares) < 1 / 5); round++) {
       const [blocked, free] = [await longest(stock), await longest(ours)];
       console.log(`${which}: the event loop waited ${blocked.toFixed()} ms, now ${free.toFixed()} ms`);
       shares.push(free / blocked);
