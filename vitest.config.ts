@@ -29,6 +29,7 @@ export default defineConfig({
           exclude: ['**/*.model.test.ts', '**/*.release.test.ts', '**/node_modules/**', '**/dist/**'],
           testTimeout: 60_000,
           pool: 'forks',
+          maxWorkers: '100%',
         },
       },
       {
@@ -39,6 +40,7 @@ export default defineConfig({
           exclude: ['**/*.model.test.ts'],
           testTimeout: 300_000,
           pool: 'forks',
+          maxWorkers: '100%',
         },
       },
       {
