@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { BenchResult, Spread } from '@cqil/runtime-gpu';
 import { defineCommand } from '../command.js';
 import { wholeNumber, withDtype } from '../options.js';
@@ -14,7 +14,8 @@ export const bench = defineCommand({
         type: 'string',
         array: true,
         demandOption: true,
-        describe: 'model folders or .onnx files; the first is what the others are compared with',
+        describe:
+          'model folders (in parts, too) or .onnx files; the first is what the others are compared with',
       }),
     )
       .option('prompt-tokens', {
@@ -38,15 +39,19 @@ export const bench = defineCommand({
         coerce: wholeNumber('threads', 1),
       }),
   async run({ models, dtype, promptTokens, decodeTokens, rounds, threads }, { signal, onProgress }) {
-    const [{ locateModel }, { bench: measure }] = await Promise.all([
+    const [{ locateModel }, { bench: measure, isPartition }] = await Promise.all([
       import('@cqil/planner'),
       import('@cqil/runtime-gpu'),
     ]);
-    const sources = [];
-    for (const path of models) sources.push(await locateModel(path, { dtype }));
+    const files = [];
+    for (const path of models) {
+      // What is in parts is opened as a whole.
+      const inParts = await isPartition(path);
+      files.push(inParts ? resolve(path) : (await locateModel(path, { dtype })).onnxFile);
+    }
     const names = shortNames(models);
     const result = await measure(
-      sources.map(({ onnxFile }, index) => ({ name: names[index] as string, file: onnxFile })),
+      files.map((file, index) => ({ name: names[index] as string, file })),
       {
         ...(promptTokens === undefined ? {} : { promptTokens }),
         ...(decodeTokens === undefined ? {} : { decodeTokens }),

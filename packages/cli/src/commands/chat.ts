@@ -1,26 +1,17 @@
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { UsageError } from '@cqil/core';
 import type { ModelSource } from '@cqil/planner';
 import type { TextGenerationPipeline } from '@huggingface/transformers';
+import { speakInParts } from '../chat/parts-speaker.js';
+import type { Message, Speaker, SpeakerOptions } from '../chat/speaker.js';
 import { type CommandContext, type CommandResult, defineCommand } from '../command.js';
 import { oneText, wholeNumber, withDtype, withModel } from '../options.js';
 
-interface Message {
-  readonly role: string;
-  readonly content: string;
-}
-
-interface Answer {
-  readonly text: string;
-  readonly tokens: number;
-  /** From the prompt's end to the answer's, in ms. */
-  readonly milliseconds: number;
-}
-
 export const chat = defineCommand({
   command: 'chat <model>',
-  describe: 'talk to a model through Transformers.js; interactive without --prompt',
+  describe:
+    'talk to a model through Transformers.js (in parts: through our runtime); interactive without --prompt',
   examples: [['cqil chat models/smollm2-cqil --prompt "What is a residual stream?"', 'one answer']],
   options: (yargs) =>
     withDtype(withModel(yargs))
@@ -37,32 +28,38 @@ export const chat = defineCommand({
         coerce: wholeNumber('seed'),
       }),
   async run({ model, dtype, prompt, maxTokens = 256, seed }, context) {
-    const { locateModel } = await import('@cqil/planner');
-    const source = await locateModel(model, { dtype });
     if (prompt === undefined && context.json) {
       throw new UsageError('CHAT_NEEDS_PROMPT', 'A conversation is no JSON document.', {
         expected: '--prompt with --json',
         hint: 'give --prompt, or leave --json out',
       });
     }
-    const generator = await loadPipeline(source, context);
-    try {
-      const speaker = makeSpeaker(generator, { maxTokens, seed }, context);
-      return prompt === undefined
-        ? await converse(speaker, context)
-        : await answerOnce(speaker, prompt, context);
-    } finally {
-      await generator.dispose();
-    }
+    await using speaker = await openSpeaker(model, dtype, { maxTokens, seed }, context);
+    return prompt === undefined
+      ? await converse(speaker, context)
+      : await answerOnce(speaker, prompt, context);
   },
 });
 
+async function openSpeaker(
+  model: string,
+  dtype: string | undefined,
+  options: SpeakerOptions,
+  context: CommandContext,
+): Promise<Speaker> {
+  const { isPartition } = await import('@cqil/runtime-gpu');
+  if (await isPartition(model)) return speakInParts(resolve(model), options, context);
+  const { locateModel } = await import('@cqil/planner');
+  const generator = await loadPipeline(await locateModel(model, { dtype }), context);
+  return makeSpeaker(generator, options, context);
+}
+
 async function answerOnce(
-  speak: Speaker,
+  speaker: Speaker,
   prompt: string,
   { json, stdout }: CommandContext,
 ): Promise<CommandResult> {
-  const answer = await speak([{ role: 'user', content: prompt }]);
+  const answer = await speaker.answer([{ role: 'user', content: prompt }]);
   if (!json) stdout.write('\n');
   const perToken = answer.tokens > 0 ? answer.milliseconds / answer.tokens : 0;
   return {
@@ -71,7 +68,10 @@ async function answerOnce(
   };
 }
 
-async function converse(speak: Speaker, { signal, stdout, stderr }: CommandContext): Promise<CommandResult> {
+async function converse(
+  speaker: Speaker,
+  { signal, stdout, stderr }: CommandContext,
+): Promise<CommandResult> {
   const lines = createInterface({
     input: process.stdin,
     output: process.stderr,
@@ -87,7 +87,7 @@ async function converse(speak: Speaker, { signal, stdout, stderr }: CommandConte
     for await (const line of abortable(lines, signal)) {
       if (line.trim() === '') break;
       messages.push({ role: 'user', content: line });
-      const { text } = await speak(messages);
+      const { text } = await speaker.answer(messages);
       messages.push({ role: 'assistant', content: text });
       stdout.write('\n');
       lines.prompt();
@@ -111,14 +111,12 @@ async function* abortable(source: AsyncIterable<string>, signal: AbortSignal): A
   }
 }
 
-type Speaker = (messages: readonly Message[]) => Promise<Answer>;
-
 function makeSpeaker(
   generator: TextGenerationPipeline,
-  { maxTokens, seed }: { maxTokens: number; seed: number | undefined },
+  { maxTokens, seed }: SpeakerOptions,
   { json, stdout, signal }: CommandContext,
 ): Speaker {
-  return async (messages) => {
+  const answer = async (messages: readonly Message[]) => {
     const { InterruptableStoppingCriteria, random, TextStreamer } = await import('@huggingface/transformers');
     const stop = new InterruptableStoppingCriteria();
     const onAbort = (): void => stop.interrupt();
@@ -151,6 +149,7 @@ function makeSpeaker(
     signal.throwIfAborted();
     return { text, tokens, milliseconds: performance.now() - began };
   };
+  return { answer, [Symbol.asyncDispose]: () => generator.dispose() };
 }
 
 /** A model without a chat template goes on with what it is given. */

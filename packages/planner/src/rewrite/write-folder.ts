@@ -41,7 +41,7 @@ export async function writeModelFolder(
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     });
-    await copySideFiles(source, staged, document.file, signal);
+    await copySideFiles(source, staged, new Set([document.file]), signal);
     await writeFile(path.join(staged, document.file), document.text);
     for (const [name, text] of options.changed ?? []) await writeFile(path.join(staged, name), text);
     if (options.check !== undefined) {
@@ -106,15 +106,16 @@ export async function moveIntoPlace(staged: string, root: string): Promise<void>
   await rm(old, { recursive: true, force: true });
 }
 
-async function copySideFiles(
+/** Copies what belongs to a model beside its graph, config and tokenizer among it. */
+export async function copySideFiles(
   source: ModelSource,
   target: string,
-  leftOut: string,
+  leftOut: ReadonlySet<string>,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   for (const file of source.sideFiles) {
     signal?.throwIfAborted();
-    if (file === leftOut) continue;
+    if (leftOut.has(file)) continue;
     const to = path.join(target, file);
     await mkdir(path.dirname(to), { recursive: true });
     if (file === 'config.json' && source.layout === 'transformers') await copyConfig(source, to);

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { ModelFormatError, UsageError } from '@cqil/core';
+import { PARTITION_FILE } from '@cqil/runtime-gpu';
 import { z } from 'zod';
 import {
   DTYPES,
@@ -34,7 +35,7 @@ export interface LocateOptions {
  * is exactly one and nothing was asked for, it is taken.
  *
  * @param path a folder or an `.onnx` file
- * @throws UsageError `MODEL_NOT_FOUND`, `MODEL_DTYPE_UNKNOWN`, `MODEL_DTYPE_MISSING`
+ * @throws UsageError `MODEL_NOT_FOUND`, `MODEL_IS_PARTITION`, `MODEL_DTYPE_UNKNOWN`, `MODEL_DTYPE_MISSING`
  * @throws ModelFormatError `MODEL_FOLDER_WITHOUT_MODEL`, `MODEL_NOT_ONNX`, `MODEL_NOT_DECODER`,
  *   `MODEL_CONFIG_INVALID`, `MODEL_INCOMPLETE`
  * @example
@@ -64,6 +65,7 @@ function parseDtype(dtype: string | undefined): DtypeChoice | undefined {
 }
 
 async function locateFolder(root: string, choice: DtypeChoice | undefined): Promise<ModelSource> {
+  if ((await kindOf(join(root, PARTITION_FILE))) === 'file') throw partitioned(root);
   const genai = await genaiGraph(root);
   if (genai !== undefined) return single(root, genai, 'genai', choice);
 
@@ -278,6 +280,14 @@ async function refuseNonOnnx(file: string): Promise<void> {
     expected: 'an ONNX file',
     found: foreign[1],
     hint: foreign[2],
+  });
+}
+
+function partitioned(root: string): UsageError {
+  return new UsageError('MODEL_IS_PARTITION', `${root} holds a model in parts, for several devices.`, {
+    expected: 'a model as one graph',
+    found: `a folder that \`cqil partition\` wrote (${PARTITION_FILE})`,
+    hint: 'name the model that it was cut from; `cqil chat`, `cqil serve` and `cqil bench` run the parts',
   });
 }
 

@@ -1,7 +1,13 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { CqilError, ModelFormatError, UsageError } from '@cqil/core';
-import { BatchedDecoder, DecoderSession, type SessionOptions } from '@cqil/runtime-gpu';
+import {
+  BatchedDecoder,
+  type DecoderSession,
+  isPartition,
+  openDecoder,
+  type SessionOptions,
+} from '@cqil/runtime-gpu';
 import { z } from 'zod';
 import { Grammars } from '../constrain/grammars.js';
 import type { TextModel } from '../model.js';
@@ -49,7 +55,7 @@ const tokenizerSchema = z.looseObject({
 
 /**
  * Opens a model folder, as `cqil rewrite` or `cqil import` writes it: a graph, `config.json`, `tokenizer.json`
- * and `tokenizer_config.json`.
+ * and `tokenizer_config.json`; or one that `cqil partition` wrote, whose parts run on their devices.
  *
  * @throws UsageError `MODEL_NOT_FOUND`; ModelFormatError `MODEL_CONFIG_INVALID`; InferenceError
  * @example
@@ -57,7 +63,7 @@ const tokenizerSchema = z.looseObject({
  */
 export async function openTextModel(folder: string, options: TextModelOptions = {}): Promise<LocalTextModel> {
   const root = resolve(folder);
-  const graph = join(root, options.graph ?? (await onlyGraph(root)));
+  const graph = await graphOf(root, options.graph);
   const config = await read(root, 'config.json', configSchema);
   const generation = await read(root, 'generation_config.json', z.looseObject({ eos_token_id: ids }), {});
   const tokenizerConfig = await read(root, 'tokenizer_config.json', tokenizerSchema);
@@ -82,7 +88,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   const { mtimeMs } = await stat(graph).catch((cause: unknown) => {
     throw notFound(graph, cause);
   });
-  const decoder = await DecoderSession.open(graph, options.session ?? {});
+  const decoder = await openDecoder(graph, options.session ?? {});
 
   const { parallel = 8, keptPrefixes = 4 } = options;
   const batched = await joined(decoder, parallel, keptPrefixes);
@@ -180,6 +186,12 @@ async function read<T>(root: string, name: string, schema: z.ZodType<T>, missing
       cause,
     });
   }
+}
+
+/** What is opened as a decoder: a partition's folder as a whole, unless a graph is named. */
+async function graphOf(root: string, named: string | undefined): Promise<string> {
+  if (named === undefined && (await isPartition(root))) return root;
+  return join(root, named ?? (await onlyGraph(root)));
 }
 
 /** Models that were rewritten or imported hold one graph; its name tells its dtype. */

@@ -1,6 +1,7 @@
 import os from 'node:os';
 import { type OnProgress, UsageError } from '@cqil/core';
-import { DecoderSession } from '../generate/decoder.js';
+import { openDecoder } from '../executor/open-decoder.js';
+import type { DecoderSession } from '../generate/decoder.js';
 import { seededRandom } from '../generate/random.js';
 import type { SessionOptions } from '../session/types.js';
 import { type Machine, machine } from './machine.js';
@@ -9,7 +10,7 @@ import { type Spread, spread } from './spread.js';
 export interface BenchModel {
   /** What the model is called in the result. */
   readonly name: string;
-  /** Path of the `.onnx` file. */
+  /** Path of the `.onnx` file, or a folder that `cqil partition` wrote. */
   readonly file: string;
 }
 
@@ -66,7 +67,7 @@ interface Round {
  * Measures models side by side: every round runs each of them once, in an order that turns from round to
  * round, so that whatever else the machine does falls on all of them alike.
  *
- * @throws UsageError `BENCH_OPTIONS`; what `DecoderSession` throws; the signal's reason
+ * @throws UsageError `BENCH_OPTIONS`; what `openDecoder` and `DecoderSession` throw; the signal's reason
  */
 export async function bench(models: readonly BenchModel[], options: BenchOptions = {}): Promise<BenchResult> {
   const { promptTokens = 128, decodeTokens = 32, repeats = 9, warmup = 2, signal, onProgress } = options;
@@ -77,7 +78,7 @@ export async function bench(models: readonly BenchModel[], options: BenchOptions
     for (const model of models) {
       signal?.throwIfAborted();
       const start = performance.now();
-      const decoder = await DecoderSession.open(model.file, options.session);
+      const decoder = await openDecoder(model.file, options.session);
       opened.push({ model, decoder, loadMs: performance.now() - start, rounds: { prefill: [], decode: [] } });
       onProgress?.({ phase: 'loading models', done: opened.length, total: models.length, unit: 'models' });
     }

@@ -152,6 +152,14 @@ export async function openPartitioned(
   }
 }
 
+/** Whether a folder is one that `cqil partition` wrote. */
+export async function isPartition(dir: string): Promise<boolean> {
+  return stat(join(dir, PARTITION_FILE)).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+}
+
 async function openParts(
   library: OrtLibrary,
   folder: string,

@@ -5,7 +5,7 @@ import { CqilError, EnvironmentError, type OnProgress, UsageError, VerificationE
 import { PARTITION_FILE, type PartitionManifest, type SessionOptions } from '@cqil/runtime-gpu';
 import { readModel, writeModel } from '../../onnx/index.js';
 import type { ModelSource } from '../../source/index.js';
-import { assertFree, moveIntoPlace } from '../write-folder.js';
+import { assertFree, copySideFiles, moveIntoPlace } from '../write-folder.js';
 import { cutParts } from './cut-parts.js';
 import { layOut } from './layout.js';
 import { type PartitionParity, partitionParity } from './parity.js';
@@ -28,6 +28,9 @@ export interface PartitionOptions {
   readonly onProgress?: OnProgress;
 }
 
+/** Side files that would send a reader to a graph that is not there. */
+const NAMING_THE_GRAPH: ReadonlySet<string> = new Set(['genai_config.json', PARTITION_FILE]);
+
 export interface WrittenPartition {
   /** The folder, absolute. */
   readonly root: string;
@@ -40,6 +43,7 @@ export interface WrittenPartition {
  * Cuts a planned model into graphs for several devices (CQIL, arXiv 2404.06709: the layers of a group at the same time
  * on different devices), written into a folder with a manifest: `openPartitioned` of `@cqil/runtime-gpu` runs it.
  *
+ * The folder has the model's side files (config, tokenizer, plan), so that whatever opens model folders by them opens it, too.
  * Weights stay in the model's own files, which the parts refer to by offset; those that ONNX Runtime cannot map from
  * there (badly aligned inside an .onnx file) and small ones are copied into the parts. The folder appears at once, complete and checked,
  * or not at all.
@@ -87,6 +91,7 @@ export async function partitionModel(
         exchanges,
       })),
     };
+    await copySideFiles(source, staged, NAMING_THE_GRAPH, signal);
     await writeFile(path.join(staged, PARTITION_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
     const parity =
       options.check === false
