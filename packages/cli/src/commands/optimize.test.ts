@@ -110,12 +110,6 @@ describe('cqil optimize', () => {
     ['a speed-up below one', ['--target-speedup', '0.5x'], 'PLAN_PARAMETERS', '0.5'],
     ['steps that are none', ['--max-steps', '0'], 'OPTION_INVALID', '"0"'],
     [
-      'a form that is not there yet',
-      ['--max-steps', '4', '--form', 'packed'],
-      'PLAN_FORM_UNSUPPORTED',
-      '"packed"',
-    ],
-    [
       'steps out of reach',
       ['--max-steps', '1'],
       'TARGET_UNREACHABLE',

@@ -1,4 +1,4 @@
-import { PlanError, type PlanTarget, UsageError } from '@cqil/core';
+import { type PlanTarget, UsageError } from '@cqil/core';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
 import { renderRows } from '../optimize/render.js';
@@ -59,7 +59,7 @@ export const optimize = defineCommand({
         choices: ['branches', 'wide', 'packed'] as const,
         default: 'branches' as const,
         describe:
-          'how groups are written; wide: each as one layer with all heads and features, bypass full only; packed is not there yet',
+          'how groups are written; wide: each as one layer with all heads and features, bypass full only; packed: what a group has in common, any bypass',
       })
       .option('costs', {
         type: 'string',
@@ -83,14 +83,6 @@ export const optimize = defineCommand({
       }),
   async run(args, { signal, onProgress }) {
     const { form } = args;
-    if (form === 'packed') {
-      throw new PlanError('PLAN_FORM_UNSUPPORTED', `Groups cannot be written in the form "${form}" yet.`, {
-        path: 'form',
-        expected: '"branches" or "wide"',
-        found: `"${form}"`,
-        hint: 'leave --form out',
-      });
-    }
     const target = targetOf(args);
     const [core, planner] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
     const source = await planner.locateModel(args.model, { dtype: args.dtype });
@@ -263,7 +255,7 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
   for (const [key, option] of Object.entries(values)) {
     if (args[key] !== undefined) words.push(`--${option}`, String(args[key]));
   }
-  if (args.form === 'wide') words.push('--form', 'wide');
+  if (args.form !== 'branches') words.push('--form', String(args.form));
   if (args.recover === false) words.push('--no-recover');
   if (args.baselines !== 'plain') words.push('--baselines', String(args.baselines));
   words.push('--out', String(args.out));

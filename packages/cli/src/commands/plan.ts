@@ -50,8 +50,8 @@ export const plan = defineCommand({
     const layers = anatomy.layers.length;
     const given: Geometry = { groupSize, bypass, start, end };
     const way = chooseWay({ fromConfig, probe, threshold, front, steps, geometry: given });
-    const wide = args.form === 'wide';
-    const geometry: Geometry = wide && bypass === undefined ? { ...given, bypass: 'full' } : given;
+    const { form } = args;
+    const geometry: Geometry = form === 'wide' && bypass === undefined ? { ...given, bypass: 'full' } : given;
 
     let chosen: Plan;
     let measured = '';
@@ -64,7 +64,7 @@ export const plan = defineCommand({
       chosen = found.plan;
       measured = found.table;
     } else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
-    if (wide) chosen = await wideForm(chosen, model, anatomy);
+    if (form !== 'branches') chosen = await mergedForm(chosen, form, model, anatomy);
     core.validatePlan(chosen, { layers, notGroupable: refusedLayers(anatomy) });
     await writeFileAtomic(out, core.stringifyPlan(chosen));
     const line = `wrote ${out}: ${describePlan(chosen, core.sequentialSteps(chosen))}`;
@@ -86,10 +86,10 @@ function withPlanOptions<T>(yargs: Argv<T>) {
     })
     .option('form', {
       type: 'string',
-      choices: ['branches', 'wide'] as const,
+      choices: ['branches', 'wide', 'packed'] as const,
       default: 'branches' as const,
       describe:
-        'how groups are written; wide: each as one layer with all heads and features, with bypass full',
+        'how groups are written; wide: each as one layer with all heads and features, with bypass full; packed: what a group has in common as one, any bypass',
     })
     .option('start', {
       type: 'string',
@@ -125,36 +125,44 @@ function withPlanOptions<T>(yargs: Argv<T>) {
 }
 
 /**
- * The plan with every group as one wide layer.
+ * The plan with every group as one wide layer, or packed.
  *
- * @throws UsageError `PLAN_OPTIONS` for another bypass than full; PlanError `PLAN_WIDE_IMPOSSIBLE`
+ * @throws UsageError `PLAN_OPTIONS` for another bypass than full with `wide`; PlanError `PLAN_WIDE_IMPOSSIBLE`,
+ *   `PLAN_PACKED_IMPOSSIBLE`
  */
-async function wideForm(plan: Plan, model: Model, anatomy: Anatomy): Promise<Plan> {
+async function mergedForm(
+  plan: Plan,
+  form: 'wide' | 'packed',
+  model: Model,
+  anatomy: Anatomy,
+): Promise<Plan> {
   const other = plan.groups.find(({ bypass }) => bypass !== 'full');
-  if (other !== undefined) {
+  if (form === 'wide' && other !== undefined) {
     throw new UsageError('PLAN_OPTIONS', 'Only groups with bypass full can be written as wide layers.', {
       expected: 'bypass full',
       found: `bypass ${other.bypass} of layers ${other.layers[0]} to ${other.layers.at(-1)}`,
-      hint: 'leave --bypass or --form out',
+      hint: 'leave --bypass or --form out, or use --form packed',
     });
   }
-  const { wideObstacles } = await import('@cqil/planner');
-  const obstacles = await wideObstacles(model, anatomy);
+  const { mergeObstacles } = await import('@cqil/planner');
+  const obstacles = await mergeObstacles(model, anatomy, form);
   for (const [index, { layers }] of plan.groups.entries()) {
     const reason = layers.slice(0, -1).flatMap((layer) => obstacles.get(layer) ?? [])[0];
     if (reason === undefined) continue;
+    const run = `layers ${layers[0]} to ${layers.at(-1)}`;
     throw new PlanError(
-      'PLAN_WIDE_IMPOSSIBLE',
-      `layers ${layers[0]} to ${layers.at(-1)} cannot be written as one wide layer`,
+      form === 'wide' ? 'PLAN_WIDE_IMPOSSIBLE' : 'PLAN_PACKED_IMPOSSIBLE',
+      form === 'wide' ? `${run} cannot be written as one wide layer` : `nothing of ${run} can be made one`,
       {
         path: `groups[${index}].form`,
-        expected: 'layers that are alike but for their weights',
+        expected:
+          form === 'wide' ? 'layers that are alike but for their weights' : 'layers that begin or end alike',
         found: reason,
         hint: 'leave --form out',
       },
     );
   }
-  return { ...plan, groups: plan.groups.map((group) => ({ ...group, form: 'wide' as const })) };
+  return { ...plan, groups: plan.groups.map((group) => ({ ...group, form })) };
 }
 
 /** CQIL's rule: neighbouring layers whose inputs are alike enough may read one input. */

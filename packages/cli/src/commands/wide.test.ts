@@ -36,6 +36,17 @@ describe('the wide form', () => {
     expect((await cqil('verify', model, out)).code).toBe(0);
   });
 
+  it('has a packed one beside it, for any bypass', async () => {
+    const [plan, out] = [join(dir, 'packed.json'), join(dir, 'packed')];
+    const words = [...GEOMETRY, '--bypass', '1', '--form', 'packed'];
+    expect(await cqil('plan', model, ...words, '--out', plan)).toMatchObject({ code: 0 });
+    const written = await cqil('rewrite', model, '--plan', plan, '--out', out, '--kv', 'merged', '--json');
+    expect(written).toMatchObject({ code: 0 });
+    const { checks } = JSON.parse(written.stdout) as { checks: { name: string; status: string }[] };
+    expect(checks).toContainEqual(expect.objectContaining({ name: 'wide', status: 'passed' }));
+    expect(checks).toContainEqual(expect.objectContaining({ name: 'parity.decode', status: 'passed' }));
+  });
+
   it.each([
     ['another bypass', ['--bypass', '1'], 'genai-fp32/llama', 'PLAN_OPTIONS', 'bypass 1 of layers 1 to 2'],
     [

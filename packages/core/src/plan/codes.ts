@@ -16,6 +16,7 @@ export const PLAN_ERROR_CODES = {
   PLAN_LAYER_NOT_GROUPABLE: 'A group holds a layer that cannot be grouped in this model.',
   PLAN_FORM_UNSUPPORTED: 'A group asks for a form that what reads the plan cannot write.',
   PLAN_WIDE_IMPOSSIBLE: 'A group of form "wide" is not one ordinary layer in this model.',
+  PLAN_PACKED_IMPOSSIBLE: 'A group of form "packed" has nothing that can be made one in this model.',
   PLAN_PARAMETERS: 'A planning function was called with parameters that make no plan.',
   PLAN_NOT_EXPRESSIBLE: "The plan says what the authors' two keys cannot.",
 } as const;

@@ -43,7 +43,7 @@ import { readGroupRecoveries, writeGroupRecovery } from '../recover/files.js';
 import { type GroupRecovery, type RecoverResult, recover } from '../recover/index.js';
 import { unknownsOf } from '../recover/recover.js';
 import { REPORT_FILE, readReport, writeReport } from '../report/index.js';
-import { rewriteBranches, rewriteModel, skipLayers, wideObstacles } from '../rewrite/index.js';
+import { mergeObstacles, rewriteBranches, rewriteModel, skipLayers } from '../rewrite/index.js';
 import { assertFree, moveIntoPlace } from '../rewrite/rewrite-model.js';
 import type { ModelSource } from '../source/index.js';
 import { rewriteCheck } from '../verify/index.js';
@@ -144,7 +144,7 @@ export async function optimize(
 /**
  * Which groups can be written in the form that is wanted.
  *
- * @throws PlanError `PLAN_WIDE_IMPOSSIBLE` where no two neighbours can be one layer
+ * @throws PlanError `PLAN_WIDE_IMPOSSIBLE`, `PLAN_PACKED_IMPOSSIBLE` where no two neighbours can
  */
 async function groupableIn(
   model: Model,
@@ -152,13 +152,16 @@ async function groupableIn(
   settings: Settings,
   options: OptimizeOptions,
 ): Promise<(group: PlanGroup) => boolean> {
-  if (settings.form !== 'wide') return () => true;
-  const obstacles = await wideObstacles(model, anatomy, options.session);
+  const { form } = settings;
+  if (form === undefined) return () => true;
+  const obstacles = await mergeObstacles(model, anatomy, form, options.session);
   const [reason] = obstacles.values();
   if (reason !== undefined && obstacles.size >= anatomy.layers.length - 1) {
     throw new PlanError(
-      'PLAN_WIDE_IMPOSSIBLE',
-      'no two layers of this model can be written as one wide layer',
+      form === 'wide' ? 'PLAN_WIDE_IMPOSSIBLE' : 'PLAN_PACKED_IMPOSSIBLE',
+      form === 'wide'
+        ? 'no two layers of this model can be written as one wide layer'
+        : 'no two layers of this model have anything that can be made one',
       {
         path: 'form',
         expected: 'neighbours that are alike but for their weights',
@@ -168,7 +171,7 @@ async function groupableIn(
     );
   }
   return ({ layers, bypass }) =>
-    bypass === 'full' && layers.slice(0, -1).every((layer) => !obstacles.has(layer));
+    (form === 'packed' || bypass === 'full') && layers.slice(0, -1).every((layer) => !obstacles.has(layer));
 }
 
 /** A plan whose groups all have one form. */
@@ -564,8 +567,8 @@ class Run {
       for (const baseline of baselines) await this.#judgeBaseline(baseline, steps, rows, row);
       const ours = { id: 'ours', name: 'CQIL, searched', steps, recovered: false };
       const change = { plan: { ...plan, provenance: {} } };
-      // A wide layer's matrices may have been rounded, so what was written is what is judged.
-      const written = recovery === undefined && this.settings.form === 'wide';
+      // Merged matrices may have been rounded, so what was written is what is judged.
+      const written = recovery === undefined && this.settings.form !== undefined;
       const branches = inForm(plan, 'branches');
       let last = await row(ours, change, () =>
         written ? file : rewriteBranches(this.model, branches).model,
@@ -629,7 +632,7 @@ class Run {
 
   #described(plan: Plan): Plan {
     return {
-      ...(this.settings.form === 'wide' ? inForm(plan, 'wide') : plan),
+      ...(this.settings.form === undefined ? plan : inForm(plan, this.settings.form)),
       provenance: {
         tool: 'cqil optimize',
         method: 'measured search',

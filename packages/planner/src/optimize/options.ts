@@ -55,11 +55,12 @@ export interface OptimizeOptions {
   readonly bypasses?: readonly Bypass[];
   /**
    * How the groups are written; `branches` when absent. `wide` restricts the search to groups that are one layer: bypass
-   * `'full'`, members that are alike but for their weights. All that is measured and repaired is so in branches, whose
-   * mathematics is the same; the model that is written and judged has the wide layers.
+   * `'full'`, members that are alike but for their weights; `packed` to groups that have something to be made one. All that
+   * is measured and repaired is so in branches, whose mathematics is the same; the model that is written and judged has
+   * the merged matrices.
    */
-  readonly form?: Exclude<GroupForm, 'packed'>;
-  /** With the form `wide`: how matrices are stored, and the form of the caches. */
+  readonly form?: GroupForm;
+  /** With the forms `wide` and `packed`: how matrices are stored, and the form of the caches. */
   readonly wide?: Pick<WideOptions, 'storage' | 'kv'>;
   /** Whole plans measured for the number of steps that is wanted; 24 when absent, more for models that are small. */
   readonly budget?: number;
@@ -133,7 +134,9 @@ export function settingsOf(options: OptimizeOptions) {
     groupSizes: [...(options.groupSizes ?? defaults.groupSizes)],
     bypasses:
       options.form === 'wide' ? (['full'] as const) : [...(options.bypasses ?? ([0, 1, 'full'] as const))],
-    ...(options.form === 'wide' ? { form: options.form, wide: { ...options.wide } } : {}),
+    ...(options.form === undefined || options.form === 'branches'
+      ? {}
+      : { form: options.form, wide: { ...options.wide } }),
     budget: options.budget ?? defaults.budget,
     recover: options.recover ?? true,
     trials: options.trials ?? defaults.trials,

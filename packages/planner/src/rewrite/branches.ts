@@ -58,15 +58,24 @@ export function rewriteBranches(source: Model, plan: Plan): RewriteResult {
 }
 
 /**
- * The changes that the groups of form `branches` ask for, collected in `edit`; groups of other forms are left out.
+ * The changes that the groups of form `branches` ask for, collected in `edit`; groups of other forms are left out unless
+ * they are in `packed`.
  *
+ * @param packed groups whose branches are joined in the same way, though parts of them were made one: the value that
+ *   holds the sum of what all their FFNs add to the stream, where there is one
  * @returns what the user should know
  */
-export function applyBranches(edit: GraphEdit, names: Names, anatomy: Anatomy, plan: Plan): string[] {
+export function applyBranches(
+  edit: GraphEdit,
+  names: Names,
+  anatomy: Anatomy,
+  plan: Plan,
+  packed: ReadonlyMap<number, string | undefined> = new Map(),
+): string[] {
   for (const [index, group] of plan.groups.entries()) {
-    if ((group.form ?? 'branches') !== 'branches') continue;
+    if ((group.form ?? 'branches') !== 'branches' && !packed.has(index)) continue;
     const layers = group.layers.map((layer) => anatomy.layers[layer] as LayerAnatomy);
-    new GroupRewrite(edit, names, `/cqil/group.${index}`, layers, group).run();
+    new GroupRewrite(edit, names, `/cqil/group.${index}`, layers, group, packed.get(index)).run();
   }
   return notesOn(plan, anatomy);
 }
@@ -152,15 +161,19 @@ class GroupRewrite {
     readonly prefix: string,
     readonly layers: readonly LayerAnatomy[],
     readonly group: PlanGroup,
+    /** The sum of all FFNs' contributions, where one product gives it. */
+    readonly ffnSum: string | undefined,
   ) {
     this.#x = (layers[0] as LayerAnatomy).input;
   }
 
   run(): void {
     const attention = this.layers.map((layer) => this.#contribution(layer, layer.attention, 'attention'));
-    const ffn = this.layers.map((layer) => this.#contribution(layer, layer.ffn, 'ffn'));
     this.#ffnInputs(attention);
-    this.#joinOutput(attention, ffn);
+    if (this.ffnSum === undefined) {
+      const ffn = this.layers.map((layer) => this.#contribution(layer, layer.ffn, 'ffn'));
+      this.#joinOutput(attention, ffn);
+    } else this.#joinOutput(attention, [this.ffnSum]);
   }
 
   /**
@@ -230,6 +243,13 @@ class GroupRewrite {
     }
     const layer = this.layers.at(-1) as LayerAnatomy;
     const last = lastBranch(layer);
+    const bypass = effectiveBypass(this.group);
+    const reachesAll = bypass === 'full' || bypass >= this.layers.length - 1;
+    if (this.ffnSum !== undefined && reachesAll && layer.attention !== undefined) {
+      // What the last FFN reads is x and all attention outputs.
+      this.#replaceAdd(last, this.ffnSum, 'output', last.add.skip);
+      return;
+    }
     if (!this.layers.every(addsInOneShape)) {
       const carriers = layer.attention?.add.carriers ?? [];
       const half = this.#sum([this.#x, ...defined(attention)], 'attention_sum', last.add.node) as string;
@@ -237,7 +257,10 @@ class GroupRewrite {
       this.#replaceAdd(last, sum, 'output', this.#carry(half, carriers, last.add.node));
       return;
     }
-    const terms = this.layers.flatMap((_, j) => defined([attention[j], ffn[j]]));
+    const terms =
+      this.ffnSum === undefined
+        ? this.layers.flatMap((_, j) => defined([attention[j], ffn[j]]))
+        : defined([...attention, this.ffnSum]);
     this.#replaceAdd(last, this.#sum(terms, 'sum', last.add.node) as string, 'output');
   }
 

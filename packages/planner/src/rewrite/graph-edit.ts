@@ -33,16 +33,18 @@ export class GraphEdit {
   /** @returns whether the nodes could be ordered; if not, some of them wait for each other */
   apply(): boolean {
     const graph = this.#graph;
-    const kept = new Map<Node, Node>();
+    const kept = new Set<Node>();
     graph.nodes = graph.nodes.flatMap((node) => {
       const substitute = this.#substitutes.get(node);
       if (substitute !== undefined) return substitute;
       renameInputs(node, this.#renames);
-      kept.set(node, node);
+      kept.add(node);
       return [node];
     });
     const live = liveNodes(graph);
-    graph.nodes = graph.nodes.filter((node) => live.has(node) || !this.#liveBefore.has(node));
+    graph.nodes = graph.nodes.filter(
+      (node) => live.has(node) || (kept.has(node) && !this.#liveBefore.has(node)),
+    );
     const ordered = topologicalOrder(graph);
     const complete = ordered.length === graph.nodes.length;
     if (complete) graph.nodes = ordered;

@@ -14,6 +14,7 @@ export {
   type CacheForm,
   cacheEntries,
   KV_METADATA_KEY,
+  mergeObstacles,
   rewriteGroups,
   splitCaches,
   WIDE_METADATA_KEY,
@@ -21,5 +22,4 @@ export {
   type WideOptions,
   type WideStorage,
   wideGroups,
-  wideObstacles,
 } from './wide/index.js';

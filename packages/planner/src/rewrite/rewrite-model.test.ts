@@ -131,11 +131,6 @@ describe('rewriteModel', () => {
   it.each<[string, Plan, string]>([
     ['for another model', { ...plan, layers: 30 }, 'PLAN_LAYER_COUNT'],
     [
-      'in a form that cannot be written',
-      { ...plan, groups: [{ layers: [1, 2], bypass: 0, form: 'packed' }] },
-      'PLAN_FORM_UNSUPPORTED',
-    ],
-    [
       'in a form that its bypass does not have',
       { ...plan, groups: [{ layers: [1, 2], bypass: 0, form: 'wide' }] },
       'PLAN_WIDE_IMPOSSIBLE',

@@ -6,7 +6,7 @@ import { type Model, readModel } from '../onnx/index.js';
 import { type RefittedMap, refitPrefix, setRefittedMaps } from '../recover/metadata.js';
 import type { ModelSource } from '../source/index.js';
 import { packExternalData } from './pack-external-data.js';
-import { changedConfigs, rewriteGroups, type WideOptions } from './wide/index.js';
+import { changedConfigs, merges, rewriteGroups, type WideOptions } from './wide/index.js';
 import { assertFree as assertFolderFree, type FolderCheck, writeModelFolder } from './write-folder.js';
 
 export { moveIntoPlace } from './write-folder.js';
@@ -64,8 +64,8 @@ export async function rewriteModel(
   const { model, notes } = await rewriteGroups(recovered ?? original, plan, options.wide);
   const refitted = recovered === undefined ? [] : refittedIn(recovered, original);
   setRefittedMaps(model, refitted);
-  const wide = plan.groups.some(({ form }) => form === 'wide');
-  if (wide || refitted.length > 0) packExternalData(model, original);
+  const merged = plan.groups.some(merges);
+  if (merged || refitted.length > 0) packExternalData(model, original);
 
   await writeModelFolder(source, model, root, {
     ...passOn(options),

@@ -10,6 +10,7 @@ import { REFIT_PREFIX, type RefittedMap, refitPrefix, refittedMaps } from '../re
 import { GraphEdit } from '../rewrite/graph-edit.js';
 import { lastBranch } from '../rewrite/skip-norm.js';
 import { dropUnreadWeights, readValues } from '../rewrite/unread-weights.js';
+import { type WideGroupRecord, wideGroups } from '../rewrite/wide/metadata.js';
 
 /** The original with the matrices that a recovered model declares: what that model is to be held to. */
 export interface Refitted {
@@ -42,14 +43,14 @@ export function weightsOfRefits(original: Model, rewritten: Model): Set<string> 
  * @throws VerificationError `RECOVERY_UNKNOWN_MAP` for a declared map that the original does not have;
  *   `RECOVERY_MISSING` where no refitted nodes make its output; `RECOVERY_FOREIGN_INPUT` where they read something
  *   else; `RECOVERY_NOT_A_MATRIX` where they are another thing than one matrix of that size; `RECOVERY_UNDECLARED`
- *   for refitted nodes that belong to no declared map. ModelFormatError `RECOVERY_METADATA`
+ *   for refitted nodes that belong to no declared map. ModelFormatError `RECOVERY_METADATA`, `WIDE_METADATA`
  */
 export function transplantRefits(original: Model, anatomy: Anatomy, rewritten: Model, plan: Plan): Refitted {
   const declared = refittedMaps(rewritten);
   const known = linearMaps(original, anatomy).maps;
-  // Those of wide layers are parts of other matrices there.
-  const wide = new Set(plan.groups.flatMap(({ form, layers }) => (form === 'wide' ? layers : [])));
-  const maps = declared.map((map) => originalMap(map, known)).filter(({ layer }) => !wide.has(layer));
+  // Those of merged groups are parts of other matrices there.
+  const merged = mergedOutputs(wideGroups(rewritten));
+  const maps = declared.map((map) => originalMap(map, known)).filter(({ output }) => !merged.has(output));
   const reader = new RefitReader(original, rewritten);
   const taken = maps.map((map) => reader.read(map, inputInGroup(map, anatomy, plan)));
   const all = new Set(taken.flatMap(({ nodes }) => nodes));
@@ -86,6 +87,13 @@ export function transplantRefits(original: Model, anatomy: Anatomy, rewritten: M
   dropUnreadWeights(model, before);
   checkMatrices(model, maps);
   return { model, maps: declared, weights };
+}
+
+/** The maps of the original that are parts of merged matrices, by their outputs. */
+function mergedOutputs(groups: readonly WideGroupRecord[]): Set<string> {
+  const branches = groups.flatMap(({ attention, ffn }) => [attention, ffn]);
+  const products = branches.flatMap((branch) => branch?.products ?? []);
+  return new Set(products.flatMap(({ pieces }) => pieces.map(({ output }) => output)));
 }
 
 function declares(model: Model): boolean {

@@ -12,7 +12,7 @@ import { interfaceDifferences, structuralFaults } from '../onnx/check.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { describeRefitted } from '../recover/metadata.js';
 import type { RewriteCheck } from '../rewrite/index.js';
-import { splitCaches } from '../rewrite/wide/index.js';
+import { merges, splitCaches } from '../rewrite/wide/index.js';
 import { locateModel, type ModelSource } from '../source/index.js';
 import { checkParity, type ParityOptions } from './parity.js';
 import { findPlan } from './plan-of.js';
@@ -194,7 +194,7 @@ async function verifyModels(original: Model, given: Model, options: ModelsOption
   const weights = {
     names: new Set([...(recovery.weights?.names ?? []), ...wideNames]),
     matrices: recovery.weights === undefined ? 0 : recovery.weights.matrices,
-    wide: plan?.groups.filter(({ form }) => form === 'wide').length ?? 0,
+    wide: plan?.groups.filter(merges).length ?? 0,
   };
   const checks: VerifyCheck[] = [
     checkStructure(original, given),

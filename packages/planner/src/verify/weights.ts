@@ -7,7 +7,7 @@ export interface RefittedWeights {
   readonly names: ReadonlySet<string>;
   /** How many matrices they make; `undefined` where that could not be told. */
   readonly matrices: number | undefined;
-  /** How many wide layers have matrices of their own; none when absent. */
+  /** How many wide layers and packed groups have matrices of their own; none when absent. */
   readonly wide?: number;
 }
 
@@ -70,7 +70,9 @@ function describe(
     ...(matrices === 0 || matrices === undefined
       ? []
       : [matrices === 1 ? '1 matrix was refitted' : `${matrices} matrices were refitted`]),
-    ...(wide === 0 ? [] : [`${wide} wide ${wide === 1 ? 'layer has' : 'layers have'} weights of their own`]),
+    ...(wide === 0
+      ? []
+      : [`${wide} merged ${wide === 1 ? 'group has' : 'groups have'} weights of their own`]),
   ];
   if (own.length === 0) return `${shared} weights are the original's${left}`;
   return `${own.join('; ')}; all other weights, ${shared}, are the original's${left}`;

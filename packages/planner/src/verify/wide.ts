@@ -1,4 +1,4 @@
-import type { Plan } from '@cqil/core';
+import type { Plan, PlanGroup } from '@cqil/core';
 import type { SessionOptions } from '@cqil/runtime-gpu';
 import type { Anatomy } from '../anatomy/index.js';
 import { type LinearMap, type MatrixReplacement, readMatrix, replaceMatrices } from '../linear/index.js';
@@ -7,13 +7,14 @@ import { intAttribute, type Model } from '../onnx/index.js';
 import type { RefittedMap } from '../recover/metadata.js';
 import { type AffineMatrix, foldNorm, MatrixBuilder, type NormScaling } from '../rewrite/wide/algebra.js';
 import { ConstantReader } from '../rewrite/wide/constant-reader.js';
-import { type Member, type MemberBranch, WideReader } from '../rewrite/wide/members.js';
+import { type MemberBranch, type Mergeable, type Packable, WideReader } from '../rewrite/wide/members.js';
 import {
   type WideBranchRecord,
   type WideGroupRecord,
   type WideProduct,
   wideGroups,
 } from '../rewrite/wide/metadata.js';
+import { mergedMembers, merges } from '../rewrite/wide/rewrite-groups.js';
 import type { VerifyCheck } from './types.js';
 
 /** What a model with wide layers is to be held to. */
@@ -27,11 +28,11 @@ export interface HeldWide {
   readonly check: VerifyCheck;
 }
 
-/** Weights that belong to wide layers, by their names. */
+/** Weights that belong to wide layers and packed groups, by their names. */
 export function weightsOfWide(rewritten: Model, plan: Plan | undefined): Set<string> {
-  const wide = (plan?.groups ?? []).flatMap(({ form }, index) => (form === 'wide' ? [index] : []));
+  const merged = (plan?.groups ?? []).flatMap((group, index) => (merges(group) ? [index] : []));
   // Sizes of caches that are put together or apart.
-  const prefixes = wide.length === 0 ? [] : [...wide.map((index) => `cqil.group.${index}.`), 'cqil.kv.'];
+  const prefixes = merged.length === 0 ? [] : [...merged.map((index) => `cqil.group.${index}.`), 'cqil.kv.'];
   const names = [...rewritten.graph.initializers.keys()];
   return new Set(names.filter((name) => prefixes.some((prefix) => name.startsWith(prefix))));
 }
@@ -56,23 +57,24 @@ export async function holdWide(
 ): Promise<HeldWide> {
   const records = wideGroups(rewritten);
   const declared = new Set(records.map(({ group, layers }) => `${group}: ${layers.join()}`));
-  const planned = plan.groups.flatMap(({ form, layers }, index) =>
-    form === 'wide' ? [`${index}: ${layers.join()}`] : [],
+  const planned = plan.groups.flatMap((group, index) =>
+    merges(group) ? [`${index}: ${group.layers.join()}`] : [],
   );
   if (planned.join(' ') !== [...declared].join(' ')) {
-    const detail = `the plan has the wide groups ${planned.join('; ') || 'none'}, the model declares ${[...declared].join('; ') || 'none'}`;
+    const detail = `the plan has the wide or packed groups ${planned.join('; ') || 'none'}, the model declares ${[...declared].join('; ') || 'none'}`;
     return { model: held, check: failed('WIDE_UNDECLARED', detail) };
   }
   const reader = new WideReader(original, anatomy, original, session);
   const comparer = new Comparer(reader, rewritten, refitted, session);
   for (const record of records) {
-    const found = await reader.group(record.layers);
+    const found = await mergedMembers(plan.groups[record.group] as PlanGroup, anatomy, reader);
     if ('reason' in found) return { model: held, check: failed('WIDE_IMPOSSIBLE', found.reason) };
-    const wrong = await comparer.group(record, found.members);
+    const wrong = await comparer.group(record, found);
     if (wrong !== undefined) return { model: held, check: failed('WIDE_MATRIX', wrong) };
   }
   const { replacements, rounded, count } = comparer;
-  const layers = records.length === 1 ? '1 wide layer' : `${records.length} wide layers`;
+  const kind = plan.groups.some(({ form }) => form === 'packed') ? 'merged group' : 'wide layer';
+  const layers = `${records.length} ${kind}${records.length === 1 ? '' : 's'}`;
   const storage = rounded === 0 ? 'in floating point' : `${rounded} of them in blocks, rounded once`;
   const detail = `${layers} of ${count} matrices, ${storage}`;
   const model = replacements.length === 0 ? held : replaceMatrices(held, replacements, { storage: 'float' });
@@ -104,17 +106,25 @@ class Comparer {
   }
 
   /** @returns what is wrong */
-  async group(record: WideGroupRecord, members: readonly Member[]): Promise<string | undefined> {
+  async group(
+    record: WideGroupRecord,
+    found: { readonly wide: Mergeable } | { readonly packed: Packable },
+  ): Promise<string | undefined> {
     for (const part of ['attention', 'ffn'] as const) {
-      const branches = members.map((member) => member[part]);
-      const wrong = await this.#branch(record[part], branches);
+      const wrong = await this.#branch(record[part], ...mergedMaps(found, part));
       if (wrong !== undefined) return `layers ${record.layers.join(', ')}: ${wrong}`;
     }
     return undefined;
   }
 
-  async #branch(record: WideBranchRecord, branches: readonly MemberBranch[]): Promise<string | undefined> {
-    const expected = branches.flatMap(({ entries, exit }) => [...entries, exit].map(({ output }) => output));
+  /** @param maps those of the members' that are to be parts of merged matrices */
+  async #branch(
+    record: WideBranchRecord | undefined,
+    branches: readonly MemberBranch[],
+    maps: readonly LinearMap[],
+  ): Promise<string | undefined> {
+    const expected = maps.map(({ output }) => output);
+    if (record === undefined) return expected.length === 0 ? undefined : 'its matrices are not declared';
     const named = record.products.flatMap(({ pieces }) => pieces.map(({ output }) => output));
     if ([...expected].sort().join('\0') !== [...named].sort().join('\0'))
       return 'its matrices are not those of its members';
@@ -199,6 +209,24 @@ class Comparer {
       shift: norm.shift === undefined ? undefined : await constants.numbers(norm.shift.value),
     };
   }
+}
+
+/** The members' branches, and which of their maps are parts of merged matrices. */
+function mergedMaps(
+  found: { readonly wide: Mergeable } | { readonly packed: Packable },
+  part: 'attention' | 'ffn',
+): [readonly MemberBranch[], readonly LinearMap[]] {
+  if ('wide' in found) {
+    const branches = found.wide.members.map((member) => member[part]);
+    return [branches, branches.flatMap(({ entries, exit }) => [...entries, exit])];
+  }
+  const { attention, ffn } = found.packed;
+  if (part === 'attention') {
+    const branches = 'reason' in attention ? [] : attention.members;
+    return [branches, branches.flatMap(({ entries }) => entries)];
+  }
+  const branches = 'reason' in ffn ? [] : ffn;
+  return [branches, branches.map(({ exit }) => exit)];
 }
 
 interface Blocks {

@@ -8,6 +8,7 @@ import {
   setAttribute,
   shapeOf,
 } from '../../onnx/index.js';
+import { oneExit } from './exit.js';
 import type { MemberBranch } from './members.js';
 import type { FreeInputs } from './sameness.js';
 import { layOut, type WideBranch } from './wide-branch.js';
@@ -45,11 +46,38 @@ export async function wideAttention(
   edit: Edit,
 ): Promise<string> {
   const fused = fusedAttentions(branch);
-  return fused === undefined ? apart(branch, 'attention', edit) : oneAttention(branch, fused, free, edit);
+  if (fused === undefined) return apart(branch, 'attention', edit);
+  const value = await oneAttention(branch, fused, free, edit);
+  return branch.refold('attention/o', await branch.exit('attention/o', value));
+}
+
+/**
+ * The attention of all members as one up to its heads' outputs, which each member's own last matrix goes on reading:
+ * for FFNs that read different sums of them.
+ *
+ * @param free as above; `undefined` where the members' inner parts are not alike
+ */
+export async function packedAttention(
+  branch: WideBranch,
+  free: readonly FreeInputs[] | undefined,
+  edit: Edit,
+): Promise<void> {
+  const fused = free && fusedAttentions(branch);
+  if (free === undefined || fused === undefined) return oneEntry(branch, 'attention', edit);
+  const value = await oneAttention(branch, fused, free, edit);
+  const widths = fused.map(({ heads, headSize }) => heads * headSize);
+  const outputs = branch.members.map(({ exit }) => exit.input);
+  branch.options.emitter.split('attention/members', value, -1, widths, outputs);
 }
 
 /** One product in front of all members' own inner parts, and one behind them. */
 export async function apart(branch: WideBranch, name: string, edit: Edit): Promise<string> {
+  oneEntry(branch, name, edit);
+  return oneExit(branch, `${name}/out`, `${name}/members`);
+}
+
+/** One product in front of all members' own inner parts. */
+function oneEntry(branch: WideBranch, name: string, edit: Edit): void {
   const { emitter, reader } = branch.options;
   const { members } = branch;
   // Exporters may fold positions anew for each product.
@@ -77,12 +105,6 @@ export async function apart(branch: WideBranch, name: string, edit: Edit): Promi
       maps.map(({ map }) => map.output),
     );
   }
-  const inner = emitter.concat(
-    `${name}/members`,
-    members.map(({ exit }) => exit.input),
-    -1,
-  );
-  return branch.refold(`${name}/out`, await branch.exit(`${name}/out`, inner));
 }
 
 function fusedAttentions(branch: WideBranch): FusedAttention[] | undefined {
@@ -146,6 +168,7 @@ function entryOf(
   return { entry, norm: { norm } };
 }
 
+/** @returns the outputs of all heads, member by member */
 async function oneAttention(
   branch: WideBranch,
   fused: readonly FusedAttention[],
@@ -208,7 +231,7 @@ async function oneAttention(
   }
   // Their outputs are what the new ones give.
   for (const member of fused) edit.remove(member.node);
-  return branch.refold('attention/o', await branch.exit('attention/o', value));
+  return value;
 }
 
 /**

@@ -158,7 +158,7 @@ describe('verify', () => {
     const changed = await failing((model) => {
       const text = model.metadata(WIDE_METADATA_KEY) as string;
       const groups = JSON.parse(text) as ReturnType<typeof wideGroups>;
-      const { pieces } = groups[0]!.ffn.products.at(-1)!;
+      const { pieces } = groups[0]!.ffn!.products.at(-1)!;
       [pieces[0]!.output, pieces[1]!.output] = [pieces[1]!.output, pieces[0]!.output];
       model.setMetadata(WIDE_METADATA_KEY, JSON.stringify(groups));
     });

@@ -8,4 +8,4 @@ export {
   wideGroups,
 } from './metadata.js';
 export type { WideStorage } from './product.js';
-export { rewriteGroups, type WideOptions, wideObstacles } from './rewrite-groups.js';
+export { mergeObstacles, merges, rewriteGroups, type WideOptions } from './rewrite-groups.js';

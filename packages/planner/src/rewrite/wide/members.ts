@@ -37,6 +37,20 @@ export interface Mergeable {
   readonly ffn: readonly FreeInputs[];
 }
 
+export interface PackableAttention {
+  readonly members: readonly MemberBranch[];
+  /** As in `Mergeable`; `undefined` where what lies between the first matrices and the last differs in more than weights. */
+  readonly free: readonly FreeInputs[] | undefined;
+}
+
+/** What merges in a group whose FFNs may read different inputs. */
+export interface Packable {
+  /** Norm, q, k and v of all members, and the heads where they are alike. */
+  readonly attention: PackableAttention | NotMergeable;
+  /** The last matrices of all members. */
+  readonly ffn: readonly MemberBranch[] | NotMergeable;
+}
+
 export interface NotMergeable {
   /** Why, in words, without a full stop. */
   readonly reason: string;
@@ -70,6 +84,44 @@ export class WideReader {
     this.#sameness = new Sameness(model.graph, this.constants);
   }
 
+  /**
+   * Reads what merges in a group of any bypass: all members' attentions read one input, and their FFNs' outputs are
+   * summed. Each of the two is a reason where it does not.
+   */
+  async packable(layers: readonly number[]): Promise<Packable> {
+    const anatomies = layers.map((index) => this.anatomy.layers[index] as LayerAnatomy);
+    return { attention: await this.#packableAttention(anatomies), ffn: this.#branches(anatomies, 'ffn') };
+  }
+
+  async #packableAttention(layers: readonly LayerAnatomy[]): Promise<PackableAttention | NotMergeable> {
+    const members = this.#branches(layers, 'attention');
+    if ('reason' in members) return members;
+    const [first, ...others] = members as [MemberBranch, ...MemberBranch[]];
+    const free: FreeInputs[] = [];
+    for (const other of others) {
+      const differ = (why: string) => ({
+        reason: `the attention of layers ${first.layer.index} and ${other.layer.index} does not begin alike: ${why}`,
+      });
+      if (first.entries.length !== other.entries.length)
+        return differ(`${first.entries.length} matrices and ${other.entries.length}`);
+      const norm = await this.#compareNorms(first, other);
+      if (norm !== undefined) return differ(norm.reason);
+      const core = await this.#compareCores(first, other);
+      if (!('reason' in core)) free.push(core);
+    }
+    return { members, free: free.length === others.length ? free : undefined };
+  }
+
+  #branches(layers: readonly LayerAnatomy[], part: 'attention' | 'ffn'): MemberBranch[] | NotMergeable {
+    const members: MemberBranch[] = [];
+    for (const layer of layers) {
+      const read = this.#part(layer, part);
+      if ('reason' in read) return read;
+      members.push(read);
+    }
+    return members;
+  }
+
   /** Reads the layers of a group as members of one wide layer, or says why they cannot be. */
   async group(layers: readonly number[]): Promise<Mergeable | NotMergeable> {
     const members: Member[] = [];
@@ -99,16 +151,22 @@ export class WideReader {
   }
 
   #member(layer: LayerAnatomy): Member | NotMergeable {
+    const attention = this.#part(layer, 'attention');
+    if ('reason' in attention) return attention;
+    const ffn = this.#part(layer, 'ffn');
+    return 'reason' in ffn ? ffn : { index: layer.index, attention, ffn };
+  }
+
+  #part(layer: LayerAnatomy, part: 'attention' | 'ffn'): MemberBranch | NotMergeable {
     const { index, kind } = layer;
     if (kind === 'parallel')
       return { reason: `layer ${index} computes attention and FFN from one input, in one branch` };
-    if (layer.attention === undefined || layer.ffn === undefined) {
-      return { reason: `layer ${index} has ${layer.attention === undefined ? 'no attention' : 'no FFN'}` };
-    }
-    const attention = this.#branch(layer, layer.attention, 'qkv', 'o');
-    if ('reason' in attention) return attention;
-    const ffn = this.#branch(layer, layer.ffn, 'gate-up', 'down');
-    return 'reason' in ffn ? ffn : { index, attention, ffn };
+    const branch = layer[part];
+    if (branch === undefined)
+      return { reason: `layer ${index} has ${part === 'attention' ? 'no attention' : 'no FFN'}` };
+    return part === 'attention'
+      ? this.#branch(layer, branch, 'qkv', 'o')
+      : this.#branch(layer, branch, 'gate-up', 'down');
   }
 
   #branch(
@@ -185,15 +243,14 @@ export class WideReader {
         reason: `one begins with ${first.entries.length} matrices, the other with ${other.entries.length}`,
       };
     }
-    const streams: [string, string][] = [
-      [first.branch.add.skip, other.branch.add.skip],
-      [first.layer.input, other.layer.input],
-    ];
-    const norm = await this.#compareNorms(first, other, streams);
-    if (norm !== undefined) return norm;
+    return (await this.#compareNorms(first, other)) ?? this.#compareCores(first, other);
+  }
+
+  /** What lies between the first matrices and the last one. */
+  async #compareCores(first: MemberBranch, other: MemberBranch): Promise<FreeInputs | NotMergeable> {
     const core = new Set(first.core);
     const seeds = new Map([
-      ...streams,
+      ...streams(first, other),
       [first.norm.output, other.norm.output],
       ...first.entries.flatMap((map, k): [string, string][] => {
         const theirs = other.entries[k] as LinearMap;
@@ -214,11 +271,7 @@ export class WideReader {
   }
 
   /** Norms that are one operator may be fused with the sum before them in one layer and not in another. */
-  async #compareNorms(
-    first: MemberBranch,
-    other: MemberBranch,
-    streams: readonly [string, string][],
-  ): Promise<NotMergeable | undefined> {
+  async #compareNorms(first: MemberBranch, other: MemberBranch): Promise<NotMergeable | undefined> {
     const operators = [first, other].map(operatorNorm);
     if (operators.every((operator) => operator !== undefined)) {
       const [a, b] = operators;
@@ -226,7 +279,7 @@ export class WideReader {
     }
     const weights = [first.norm.gain, first.norm.shift];
     const found = await this.#sameness.compare(first.norm.output, other.norm.output, {
-      seeds: new Map(streams),
+      seeds: new Map(streams(first, other)),
       free: (node, slot) => weights.some((weight) => weight?.node === node && weight.slot === slot),
     });
     return isDifference(found) ? found : undefined;
@@ -237,6 +290,14 @@ export class WideReader {
     const value = node.input[slot] ?? '';
     return HAS_WEIGHTS.has(node.opType) && this.constants.has(value) && (this.constants.size(value) ?? 0) > 1;
   }
+}
+
+/** Values of the stream that are the same for both. */
+function streams(first: MemberBranch, other: MemberBranch): [string, string][] {
+  return [
+    [first.branch.add.skip, other.branch.add.skip],
+    [first.layer.input, other.layer.input],
+  ];
 }
 
 /** A norm that is one operator on the stream, in words: which, and what it adds to the variance. */

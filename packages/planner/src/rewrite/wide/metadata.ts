@@ -33,15 +33,16 @@ const schema = z.array(
     /** Of the plan. */
     group: z.int().min(0),
     layers: z.array(z.int().min(0)).min(2),
-    attention: branchSchema,
-    ffn: branchSchema,
+    /** Of a packed group, absent where nothing of it was merged. */
+    attention: branchSchema.exactOptional(),
+    ffn: branchSchema.exactOptional(),
   }),
 );
 
 /** One wide product: an affine map of the rewritten graph, and whose maps stand in it where. */
 export type WideProduct = z.infer<typeof productSchema>;
 export type WideBranchRecord = z.infer<typeof branchSchema>;
-/** What a group of form `wide` became. */
+/** What a group of form `wide` or `packed` became. */
 export type WideGroupRecord = z.infer<typeof schema>[number];
 
 export function setWideGroups(model: Model, groups: readonly WideGroupRecord[]): void {

@@ -7,7 +7,7 @@ import { analyze } from '../../anatomy/index.js';
 import { floatAttribute, type Model, readModel, setAttribute, Tensor } from '../../onnx/index.js';
 import { locateModel } from '../../source/index.js';
 import { rewriteModel } from '../index.js';
-import { rewriteGroups, wideObstacles } from './index.js';
+import { mergeObstacles, rewriteGroups } from './index.js';
 
 const testdata = path.resolve(import.meta.dirname, '../../../../../testdata');
 
@@ -42,7 +42,7 @@ describe('a group that is no one layer is refused, and the reason told', () => {
     const model = await readModel(path.join(testdata, file));
     const anatomy = analyze(model);
     expect(await reasonFor(model, pair(anatomy.layers.length))).toBe(reason);
-    expect([...(await wideObstacles(model, anatomy)).keys()]).toEqual([0, 1, 2]);
+    expect([...(await mergeObstacles(model, anatomy, 'wide')).keys()]).toEqual([0, 1, 2]);
   });
 
   it.each<Bypass>([0, 1])('bypass %s', async (bypass) => {
@@ -97,7 +97,7 @@ describe('a group that is no one layer is refused, and the reason told', () => {
     change(model);
     expect(await reasonFor(model, pair(6))).toContain(said);
     // Its neighbours on the other side are as they were.
-    expect([...(await wideObstacles(model, analyze(model))).keys()]).toEqual([1, 2]);
+    expect([...(await mergeObstacles(model, analyze(model), 'wide')).keys()]).toEqual([1, 2]);
   });
 
   it('members whose windows differ in a graph of plain operators', async () => {

@@ -8,7 +8,7 @@ import { trimmed } from '../skip-norm.js';
 import { wideAttention } from './attention.js';
 import { wideFfn } from './ffn.js';
 import type { Member, Mergeable, WideReader } from './members.js';
-import type { WideGroupRecord } from './metadata.js';
+import type { WideBranchRecord, WideGroupRecord } from './metadata.js';
 import { Emitter, type WideStorage } from './product.js';
 import { WideBranch } from './wide-branch.js';
 import type { LatestMatrix } from './wide-matrix.js';
@@ -17,6 +17,10 @@ import type { LatestMatrix } from './wide-matrix.js';
 export interface Edit {
   /** A node whose outputs something else gives from now on. */
   remove(node: Node): void;
+}
+
+export function editing(edit: GraphEdit): Edit {
+  return { remove: (node) => edit.replace(node, []) };
 }
 
 export interface WideGroupOptions {
@@ -70,17 +74,16 @@ export class WideGroup {
     const { edit } = this.options;
     const { members } = this.mergeable;
     const [first, last] = [members[0] as Member, members.at(-1) as Member];
-    const editing: Edit = { remove: (node) => edit.replace(node, []) };
-    const attention = await wideAttention(this.#attention, this.mergeable.attention, editing);
+    const attention = await wideAttention(this.#attention, this.mergeable.attention, editing(edit));
     this.#replaceAdd(first.attention.branch, first.attention.layer.input, attention, 'attention');
-    const ffn = await wideFfn(this.#ffn, this.mergeable.ffn, editing);
+    const ffn = await wideFfn(this.#ffn, this.mergeable.ffn, editing(edit));
     this.#replaceAdd(last.ffn.branch, first.ffn.branch.add.skip, ffn, 'ffn');
     this.#forget(first, members.slice(1));
     return {
       group: this.index,
       layers: members.map(({ index }) => index),
-      attention: record(this.#attention),
-      ffn: record(this.#ffn),
+      attention: branchRecord(this.#attention),
+      ffn: branchRecord(this.#ffn),
     };
   }
 
@@ -117,6 +120,6 @@ export class WideGroup {
   }
 }
 
-function record({ products, sharedGain }: WideBranch): WideGroupRecord['attention'] {
+export function branchRecord({ products, sharedGain }: WideBranch): WideBranchRecord {
   return { ...(sharedGain === undefined ? {} : { gain: sharedGain }), products: [...products] };
 }
