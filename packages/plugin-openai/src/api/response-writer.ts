@@ -193,7 +193,7 @@ export class ResponseWriter implements Writer {
 function usage({ prompt, completion, cached }: TokenCount) {
   return {
     input_tokens: prompt,
-    input_tokens_details: { cached_tokens: cached },
+    input_tokens_details: { cached_tokens: cached, cache_write_tokens: 0 },
     output_tokens: completion,
     output_tokens_details: { reasoning_tokens: 0 },
     total_tokens: prompt + completion,
