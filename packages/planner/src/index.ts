@@ -11,6 +11,7 @@ export * from './quantise/index.js';
 export * from './recover/index.js';
 export * from './report/index.js';
 export * from './rewrite/index.js';
+export * from './shape/index.js';
 export * from './source/index.js';
 export * from './variant/index.js';
 export * from './verify/index.js';

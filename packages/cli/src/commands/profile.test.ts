@@ -14,7 +14,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 it('measures a profile that cqil simulate takes', async () => {
   const out = join(folder, 'cpu.json');
   const model = testdata('genai-int4/llama');
-  const measured = await cqil('profile', model, '--threads', '1', '--out', out, '--json');
+  const measured = await cqil('profile', model, '--threads', '1', '--quick', '--out', out, '--json');
   expect(measured.code).toBe(0);
   const profile = parseProfile(await readFile(out, 'utf8'));
   expect(profile).toEqual(JSON.parse(measured.stdout));

@@ -20,23 +20,33 @@ export const profile = defineCommand({
           describe: 'a model folder, or a name that cqil simulate knows',
           coerce: oneText('model'),
         }),
-      ).option('threads', {
-        type: 'string',
-        describe: 'threads inside an operator (default: all)',
-        coerce: wholeNumber('threads', 1),
-      }),
+      )
+        .option('threads', {
+          type: 'string',
+          describe: 'threads inside an operator (default: all)',
+          coerce: wholeNumber('threads', 1),
+        })
+        .option('quick', {
+          type: 'boolean',
+          default: false,
+          describe: 'measure each kernel for a fifth of a second at most, not a second',
+        }),
       'the machine profile to write, a JSON file',
     ),
-  async run({ model, dtype, threads, out }, { signal, onProgress, note }) {
-    const { measureProfile, productsOf } = await import('@cqil/runtime-gpu');
+  async run({ model, dtype, threads, quick, out }, { signal, onProgress, note }) {
+    const { measureProfile, workOf } = await import('@cqil/runtime-gpu');
     const shape = await shapeOf(model, dtype);
     const load = os.loadavg()[0] ?? 0;
     if (load > os.availableParallelism() / 2) {
       note(`The machine is at work already (load ${load.toFixed(1)}): what is measured will be too slow.`);
     }
-    // Blocks of 4 bits carry scales; what has more bits is measured as float32.
-    const products = productsOf(shape, shape.weightBits < 7 ? 'int4' : 'float32');
-    const measured = await measureProfile({ products, threads, signal, onProgress });
+    const measured = await measureProfile({
+      ...workOf(shape),
+      threads,
+      ...(quick ? { secondsEach: 0.2 } : {}),
+      signal,
+      onProgress,
+    });
     await writeFileAtomic(out, `${JSON.stringify(measured, undefined, 2)}\n`);
     const [device] = measured.devices;
     const rows = (device?.products ?? []).map(({ m, k, n, weightBits, seconds }) => [
@@ -46,8 +56,14 @@ export const profile = defineCommand({
       `${((k * n * weightBits) / 8 / seconds / 1e9).toFixed(1)} GB/s`,
       `${((2 * m * k * n) / seconds / 1e9).toFixed(1)} GFLOP/s`,
     ]);
+    const attentions = (device?.attention ?? []).map(({ tokens, context, heads, seconds }) => [
+      `${tokens} behind ${context}`,
+      `${heads} heads`,
+      `${(1e6 * seconds).toFixed(1)} µs`,
+    ]);
     const text = [
       table([['product', 'weights', 'time', 'weights read', 'rate'], ...rows]),
+      table([['attention', 'of', 'time'], ...attentions]),
       `a node ${(1e6 * (device?.launchSeconds ?? 0)).toFixed(2)} µs, a run ${(1e6 * (device?.runSeconds ?? 0)).toFixed(1)} µs`,
       `wrote ${out}: ${measured.name}`,
     ].join('\n');

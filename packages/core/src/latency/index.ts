@@ -2,7 +2,7 @@ export { type Assignment, type AssignOptions, assignBranches } from './assign.js
 export { calibrateLaunch } from './calibrate.js';
 export { datasheetNames, datasheetProfile } from './datasheets.js';
 export { type Exchange, exchangeSeconds } from './exchange.js';
-export type { Kernel, LayerPart, Pass } from './kernels.js';
+export { type Kernel, type KernelShapes, kernelShapes, type LayerPart, type Pass } from './kernels.js';
 export { branchParallel, branchTeams, onOneDevice, type Placement, tensorParallel } from './placement.js';
 export {
   type Latency,
@@ -17,6 +17,8 @@ export {
   type DeviceProfile,
   type LinkProfile,
   type MachineProfile,
+  type MeasuredAttention,
+  type MeasuredElementwise,
   type MeasuredProduct,
   parseProfile,
 } from './profile.js';

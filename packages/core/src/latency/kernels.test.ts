@@ -4,7 +4,9 @@ import {
   embeddingKernels,
   ffnKernels,
   headKernels,
+  joinKernels,
   type Kernel,
+  kernelShapes,
   layerPart,
 } from './kernels.js';
 import { EAGER_KERNELS, layerParameters, modelShape, shapeFromConfig } from './shape.js';
@@ -77,6 +79,47 @@ it('starts four times as many kernels eagerly', () => {
   const shape = modelShape('llama-7b');
   expect(layer(shape).length).toBe(10);
   expect(layer({ ...shape, kernels: EAGER_KERNELS }).length).toBe(41);
+});
+
+it('has a product more for each, and its sums, where blocks keep their offsets apart', () => {
+  const shape = { ...modelShape('smollm2-135m'), offsets: { block: 32, bits: 32 } };
+  const plain = layer(modelShape('smollm2-135m'));
+  const kernels = layer(shape);
+  const names = (of: readonly Kernel[]) => of.map(({ name }) => name);
+  // q, k and v read one input, gate and up another, o and down one each.
+  expect(kernels.length - plain.length).toBe(2 * 7 + 2 * 4);
+  expect(names(kernels).filter((name) => name === 'sums')).toHaveLength(4);
+  const down = kernels.find(({ name }) => name === 'down offsets')!;
+  expect(down.product).toEqual({ m: 1, k: 48, n: 576, weightBits: 32 });
+  expect(down.bytes).toBe(4 * 48 * 576 + 4 * (48 + 576));
+});
+
+it('counts what is done once a pass, and adds that join branches, where they are kernels', () => {
+  const shape = modelShape('llama-7b');
+  const counted = { ...shape, kernels: { ...shape.kernels, outside: 7, join: 1 } };
+  expect(embeddingKernels(counted, pass)).toHaveLength(8);
+  expect(joinKernels(shape, pass, 3)).toEqual([]);
+  const adds = joinKernels(counted, { tokens: 2, context: 0 }, 3);
+  expect(adds.map(({ bytes }) => bytes)).toEqual(Array(3).fill(3 * 2 * 4096 * 2));
+});
+
+it('lists what there is to measure of a model, each shape once', () => {
+  const { products, attentions } = kernelShapes(modelShape('llama-7b'), [pass], [1, 2]);
+  expect(products.map(({ k, n }) => [k, n])).toEqual([
+    [4096, 3 * 4096],
+    [4096, 4096],
+    [4096, 11008],
+    [11008, 4096],
+    [4096, 6 * 4096],
+    [8192, 4096],
+    [4096, 2 * 11008],
+    [22016, 4096],
+    [4096, 32000],
+  ]);
+  expect(attentions.map(({ heads, context }) => [heads, context])).toEqual([
+    [32, 99],
+    [64, 99],
+  ]);
 });
 
 describe('shapes from configurations', () => {

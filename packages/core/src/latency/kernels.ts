@@ -26,6 +26,14 @@ export interface Kernel {
     readonly n: number;
     readonly weightBits: number;
   };
+  /** Of an attention: new tokens, those in the cache, and the heads. */
+  readonly attention?: {
+    readonly tokens: number;
+    readonly context: number;
+    readonly heads: number;
+    readonly kvHeads: number;
+    readonly headDim: number;
+  };
 }
 
 /** The part of a layer that one device computes: all of it, a share (tensor parallelism), or several layers (wide). */
@@ -54,14 +62,12 @@ export function attentionKernels(shape: ModelShape, pass: Pass, part: LayerPart)
   const { tokens, context } = pass;
   const q = part.heads * headDim;
   const kv = part.kvHeads * headDim;
-  const projections =
-    kernels.qkv === 1
-      ? [product('qkv', shape, tokens, hidden, q + 2 * kv)]
-      : [
-          product('q', shape, tokens, hidden, q),
-          product('k', shape, tokens, hidden, kv),
-          product('v', shape, tokens, hidden, kv),
-        ];
+  const projections = products(
+    shape,
+    tokens,
+    hidden,
+    kernels.qkv === 1 ? { qkv: q + 2 * kv } : { q, k: kv, v: kv },
+  );
   // Each token attends to the cache and to the tokens up to itself.
   const pairs = tokens * context + (tokens * (tokens + 1)) / 2;
   const attention: Kernel = {
@@ -70,13 +76,14 @@ export function attentionKernels(shape: ModelShape, pass: Pass, part: LayerPart)
     type: shape.computeType,
     flops: 4 * pairs * q,
     bytes: 2 * kv * (context + tokens) * shape.kvBytes + 2 * tokens * q * activationBytes,
+    attention: { tokens, context, heads: part.heads, kvHeads: part.kvHeads, headDim },
   };
   return [
     ...small('norm', kernels.norm, shape, tokens * hidden),
     ...projections,
     ...small('rotary', kernels.attention, shape, tokens * q),
     attention,
-    product('o', shape, tokens, q, hidden),
+    ...products(shape, tokens, q, { o: hidden }),
     ...small('residual', kernels.residual, shape, tokens * hidden),
   ];
 }
@@ -85,23 +92,61 @@ export function attentionKernels(shape: ModelShape, pass: Pass, part: LayerPart)
 export function ffnKernels(shape: ModelShape, pass: Pass, part: LayerPart): Kernel[] {
   const { hidden, kernels, gated } = shape;
   const { tokens } = pass;
-  const inner = gated
-    ? kernels.gateUp === 1
-      ? [product('gate_up', shape, tokens, hidden, 2 * part.ffn)]
-      : [product('gate', shape, tokens, hidden, part.ffn), product('up', shape, tokens, hidden, part.ffn)]
-    : [product('up', shape, tokens, hidden, part.ffn)];
+  const { ffn } = part;
+  const inner = gated ? (kernels.gateUp === 1 ? { gate_up: 2 * ffn } : { gate: ffn, up: ffn }) : { up: ffn };
   return [
     ...small('norm', kernels.norm, shape, tokens * hidden),
-    ...inner,
-    ...small('activation', kernels.activation, shape, tokens * part.ffn),
-    product('down', shape, tokens, part.ffn, hidden),
+    ...products(shape, tokens, hidden, inner),
+    ...small('activation', kernels.activation, shape, tokens * ffn),
+    ...products(shape, tokens, ffn, { down: hidden }),
     ...small('residual', kernels.residual, shape, tokens * hidden),
   ];
 }
 
-/** The lookup of the tokens' embeddings. */
+/** The lookup of the tokens' embeddings, and what is done once a pass. */
 export function embeddingKernels(shape: ModelShape, pass: Pass): Kernel[] {
-  return small('embedding', 1, shape, pass.tokens * shape.hidden);
+  return [
+    ...small('outside', shape.kernels.outside, shape, pass.tokens),
+    ...small('embedding', 1, shape, pass.tokens * shape.hidden),
+  ];
+}
+
+/** So many adds to the residual stream that a group's branches need beside their layers' own. */
+export function joinKernels(shape: ModelShape, pass: Pass, adds: number): Kernel[] {
+  return elementwise('add', adds * shape.kernels.join, shape, 3 * pass.tokens * shape.hidden);
+}
+
+/** The products and attentions that a model's passes consist of, each once. */
+export interface KernelShapes {
+  readonly products: readonly NonNullable<Kernel['product']>[];
+  readonly attentions: readonly NonNullable<Kernel['attention']>[];
+}
+
+/**
+ * What to measure of a device for a model: the shapes of its kernels in these passes, of single layers and of so many
+ * side by side as one.
+ */
+export function kernelShapes(
+  shape: ModelShape,
+  passes: readonly Pass[],
+  widths: readonly number[] = [1],
+): KernelShapes {
+  const kernels = passes.flatMap((pass) => [
+    ...widths.flatMap((width) => {
+      const part = layerPart(shape, 1, width);
+      return [...attentionKernels(shape, pass, part), ...ffnKernels(shape, pass, part)];
+    }),
+    ...headKernels(shape, pass),
+  ]);
+  return {
+    products: distinct(kernels.map(({ product }) => product)),
+    attentions: distinct(kernels.map(({ attention }) => attention)),
+  };
+}
+
+function distinct<T>(found: readonly (T | undefined)[]): T[] {
+  const known = new Map(found.flatMap((one) => (one === undefined ? [] : [[JSON.stringify(one), one]])));
+  return [...known.values()];
 }
 
 /** Kernels of final norm and output matrix, the vocabulary split among `ways` devices. */
@@ -116,6 +161,30 @@ export function headKernels(shape: ModelShape, pass: Pass, ways = 1): Kernel[] {
 /** Positions that logits are computed for. */
 export function headRows({ tokens, logits }: Pass): number {
   return logits === 'all' ? tokens : 1;
+}
+
+/** Products of one input [m, k], by name the columns of each, with what offsets kept apart take beside them. */
+function products(
+  shape: ModelShape,
+  m: number,
+  k: number,
+  columns: Readonly<Record<string, number>>,
+): Kernel[] {
+  const { offsets } = shape;
+  const entries = Object.entries(columns);
+  const found = entries.map(([name, n]) => product(name, shape, m, k, n));
+  if (offsets === undefined) return found;
+  const blocks = Math.ceil(k / offsets.block);
+  return [
+    ...found,
+    // The input is seen as blocks, and those are summed.
+    ...elementwise('blocks', 1, shape, 0),
+    ...elementwise('sums', 1, shape, m * (k + blocks)),
+    ...entries.flatMap(([name, n]) => [
+      product(`${name} offsets`, shape, m, blocks, n, offsets.bits),
+      ...elementwise('add', 1, shape, 3 * m * n),
+    ]),
+  ];
 }
 
 function product(
@@ -138,11 +207,16 @@ function product(
 
 /** Element-wise kernels, each of which reads and writes `elements`. */
 function small(name: string, count: number, shape: ModelShape, elements: number): Kernel[] {
+  return elementwise(name, count, shape, 2 * elements);
+}
+
+/** Kernels that move so many elements in and out. */
+function elementwise(name: string, count: number, shape: ModelShape, moved: number): Kernel[] {
   return Array.from({ length: count }, () => ({
     name,
     kind: 'small' as const,
     type: shape.computeType,
     flops: 0,
-    bytes: 2 * elements * shape.activationBytes,
+    bytes: moved * shape.activationBytes,
   }));
 }

@@ -20,6 +20,27 @@ const productSchema = z
   })
   .meta({ description: 'A measured matrix product [m, k] × [k, n], without what it costs to start it.' });
 
+const attentionSchema = z
+  .strictObject({
+    type: z.enum(ELEMENT_TYPES),
+    /** New tokens, and those in the cache before. */
+    tokens: z.int().positive(),
+    context: z.int().nonnegative(),
+    heads: z.int().positive(),
+    kvHeads: z.int().positive(),
+    headDim: z.int().positive(),
+    seconds: positive,
+  })
+  .meta({ description: 'A measured attention over a cache, without what it costs to start it.' });
+
+const elementwiseSchema = z
+  .strictObject({
+    /** Read and written. */
+    bytes: positive,
+    seconds: positive,
+  })
+  .meta({ description: 'A measured element-wise kernel, without what it costs to start it.' });
+
 const deviceSchema = z.strictObject({
   id: text.meta({ description: 'What placements and links call the device.' }),
   name: text.exactOptional(),
@@ -49,6 +70,12 @@ const deviceSchema = z.strictObject({
   }),
   runSeconds: notNegative.meta({ description: 'Cost of a run of the runtime: one a pass and exchange.' }),
   products: z.array(productSchema).max(100_000).exactOptional(),
+  attention: z.array(attentionSchema).max(100_000).exactOptional(),
+  elementwise: z
+    .array(elementwiseSchema)
+    .max(1000)
+    .exactOptional()
+    .meta({ description: 'By rising bytes; what they move lies in caches more often than weights do.' }),
 });
 
 const linkSchema = z.strictObject({
@@ -94,6 +121,8 @@ export type MachineProfile = z.infer<typeof profileSchema>;
 export type DeviceProfile = MachineProfile['devices'][number];
 export type LinkProfile = MachineProfile['links'][number];
 export type MeasuredProduct = z.infer<typeof productSchema>;
+export type MeasuredAttention = z.infer<typeof attentionSchema>;
+export type MeasuredElementwise = z.infer<typeof elementwiseSchema>;
 
 /**
  * Reads a machine profile.
@@ -118,17 +147,22 @@ export function parseProfile(document: unknown): MachineProfile {
     throw schemaError(formatPath(path), issue?.message ?? 'a profile', show(valueAt(value, path)));
   }
   checkNames(parsed.data);
-  for (const [index, { memoryEfficiency }] of parsed.data.devices.entries()) {
-    for (let i = 1; i < memoryEfficiency.length; i++) {
-      if (memoryEfficiency[i]!.bytes > memoryEfficiency[i - 1]!.bytes) continue;
-      throw schemaError(
-        `devices[${index}].memoryEfficiency[${i}].bytes`,
-        `more than ${memoryEfficiency[i - 1]!.bytes}, the point before`,
-        String(memoryEfficiency[i]!.bytes),
-      );
-    }
+  for (const [index, { memoryEfficiency, elementwise = [] }] of parsed.data.devices.entries()) {
+    checkRising(`devices[${index}].memoryEfficiency`, memoryEfficiency);
+    checkRising(`devices[${index}].elementwise`, elementwise);
   }
   return parsed.data;
+}
+
+function checkRising(path: string, points: readonly { readonly bytes: number }[]): void {
+  for (let i = 1; i < points.length; i++) {
+    if (points[i]!.bytes > points[i - 1]!.bytes) continue;
+    throw schemaError(
+      `${path}[${i}].bytes`,
+      `more than ${points[i - 1]!.bytes}, the point before`,
+      String(points[i]!.bytes),
+    );
+  }
 }
 
 function checkNames({ devices, links }: MachineProfile): void {

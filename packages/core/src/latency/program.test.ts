@@ -209,3 +209,37 @@ describe('placements that are none', () => {
     expect(() => program(unplanned(5), onOneDevice('0'))).toThrow(/another model/);
   });
 });
+
+describe('adds that join branches', () => {
+  const counted = { ...TINY, kernels: { ...TINY.kernels, join: 1 } };
+  const adds = (group: PlanGroup, placement: Placement) => {
+    const { ops } = buildProgram({
+      plan: { ...unplanned(6), groups: [group] },
+      shape: counted,
+      placement,
+      profile: roundMachine(2),
+      pass,
+    });
+    const by = [0, 0];
+    for (const op of ops) {
+      if (op.kind !== 'kernels') continue;
+      by[op.device]! += op.kernels.filter(({ name }) => name === 'add').length;
+    }
+    return by;
+  };
+
+  it('are those of the graph: the sum of what attentions and FFNs give, and what each bypass needs', () => {
+    for (const size of [2, 3, 4]) {
+      const layers = Array.from({ length: size }, (_, i) => 1 + i);
+      expect(adds({ layers, bypass: 0 }, onOneDevice('0'))[0]).toBe(2 * size - 1);
+      for (const bypass of [1, 'full'] as const) {
+        expect(adds({ layers, bypass }, onOneDevice('0'))[0]).toBe(3 * size - 2);
+      }
+    }
+  });
+
+  it('are made by each device that gets the sum, and by none for a wide layer', () => {
+    expect(adds({ layers: [1, 2], bypass: 0 }, branchParallel(ids(2)))).toEqual([3, 3]);
+    expect(adds({ layers: [1, 2], bypass: 'full', form: 'wide' }, onOneDevice('0'))).toEqual([0, 0]);
+  });
+});

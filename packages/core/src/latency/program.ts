@@ -9,6 +9,7 @@ import {
   ffnKernels,
   headKernels,
   headRows,
+  joinKernels,
   type Kernel,
   type LayerPart,
   layerPart,
@@ -69,7 +70,8 @@ export interface ProgramOptions {
  * What the executor does for a plan, as the predictor and the simulator both read it.
  *
  * - A group of form `branches` (or `packed`): attention of each branch on its team, FFN of each branch, one all-reduce of
- *   the sums over all devices that took part. Bypass is an exchange more between the two, where the branches concerned
+ *   the sums over all devices that took part; and where the runtime's kernels do not do so by the way, the adds that
+ *   join the branches. Bypass is an exchange more between the two, where the branches concerned
  *   are on different teams: what attention gives is sent on to the next `d` branches, or, for "full", all-reduced.
  * - A group of form `wide`: one layer of all members' heads and features, split among the devices of all teams.
  * - A layer that is split among devices: an all-reduce behind its attention and one behind its FFN.
@@ -197,14 +199,19 @@ class Builder {
     if (bypass !== 0) {
       if (reached.length > 0) this.bypass(layers, devices, teams, reached, shared);
       else this.join(devices);
-      for (const { name, team, stream } of branches) {
+      for (const [branch, { name, team, stream }] of branches.entries()) {
+        // What the branch's own attention gave goes in with the residual; each branch but the first reads another's.
+        if (branch > 0) this.adds(`${name} bypass`, team, 1, stream);
         this.ffn(name, team, stream, layerPart(this.shape, team.length));
       }
     }
     this.join(devices);
     // What comes next may be in no group, so its devices get the sum even where they had no branch.
     const receivers = [...new Set([...this.home, ...devices])].sort((a, b) => a - b);
-    this.exchange(`layers ${layers[0]}–${layers.at(-1)} sum`, 'all-reduce', receivers, this.streamBytes);
+    const sum = `layers ${layers[0]}–${layers.at(-1)} sum`;
+    this.exchange(sum, 'all-reduce', receivers, this.streamBytes);
+    // Two values of each branch; every receiver adds them up by itself.
+    this.adds(sum, receivers, 2 * layers.length - 1);
     this.holders = new Set(receivers);
   }
 
@@ -277,6 +284,13 @@ class Builder {
       startsRun: this.fresh.delete(device),
       kernels,
     });
+  }
+
+  /** Adds to the stream that a group's branches need and layers by themselves do not; none where kernels are fused. */
+  private adds(name: string, devices: readonly number[], count: number, stream?: number): void {
+    const kernels = joinKernels(this.shape, this.pass, count);
+    if (kernels.length === 0) return;
+    for (const device of devices) this.kernels(name, device, kernels, stream);
   }
 
   /** Streams of a device come together, for nothing but that. */

@@ -75,6 +75,49 @@ describe('measured products', () => {
   });
 });
 
+it('gives an attention that was measured its time, and others the ratio of those next to them', () => {
+  const attention = (tokens: number, context: number, heads: number): Kernel => ({
+    name: 'attention',
+    kind: 'attention',
+    type: 'float32',
+    flops: 4 * (tokens * context + (tokens * (tokens + 1)) / 2) * heads * 64,
+    bytes: 2 * heads * 64 * (context + tokens) * 4 + 2 * tokens * heads * 64 * 4,
+    attention: { tokens, context, heads, kvHeads: heads, headDim: 64 },
+  });
+  const of = (kernel: Kernel, on: typeof device) => {
+    const { fixedSeconds, workSeconds } = kernelCost(kernel, on);
+    return fixedSeconds + workSeconds;
+  };
+  const sizes = { kvHeads: 4, headDim: 64, heads: 4 };
+  const measured = {
+    ...device,
+    attention: [
+      { type: 'float32' as const, tokens: 1, context: 100, ...sizes, seconds: 3 },
+      { type: 'float32' as const, tokens: 1, context: 1000, ...sizes, seconds: 7 },
+    ],
+  };
+  expect(of(attention(1, 100, 4), measured)).toBeCloseTo(3, 10);
+  expect(of(attention(1, 1000, 4), measured)).toBeCloseTo(7, 10);
+  const ratio = (context: number) =>
+    of(attention(1, context, 4), measured) / of(attention(1, context, 4), device);
+  const middle = ratio(300);
+  expect(middle).toBeGreaterThan(Math.min(ratio(100), ratio(1000)));
+  expect(middle).toBeLessThan(Math.max(ratio(100), ratio(1000)));
+});
+
+it('takes element-wise kernels from the line between those that were measured', () => {
+  const small = (bytes: number): Kernel => ({ name: 'add', kind: 'small', type: 'float32', flops: 0, bytes });
+  const measured = {
+    ...device,
+    elementwise: [
+      { bytes: 100, seconds: 2 },
+      { bytes: 300, seconds: 3 },
+    ],
+  };
+  const of = (bytes: number) => kernelCost(small(bytes), measured).workSeconds;
+  expect([0, 50, 100, 200, 300, 600].map(of)).toEqual([0, 1, 2, 2.5, 3, 6]);
+});
+
 it('names the rate that is missing', () => {
   expect(() => kernelCost({ ...product(1, 1, 1), type: 'int4' }, device)).toThrow(/peakFlops\.int4/);
 });

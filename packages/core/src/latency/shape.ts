@@ -18,6 +18,10 @@ export interface KernelCounts {
   readonly activation: number;
   /** Residual add of one block; 0 where the next norm's kernel does it. */
   readonly residual: number;
+  /** Each add more that a group's branches need beside their layers' own; 0 where another kernel does it. */
+  readonly join: number;
+  /** Beside embedding, layers and head, once a pass: masks, lengths and positions. */
+  readonly outside: number;
 }
 
 /** A compiler or a runtime with fused operators: what `torch.compile` or ONNX Runtime's own operators come to. */
@@ -28,6 +32,8 @@ export const FUSED_KERNELS: KernelCounts = {
   attention: 1,
   activation: 1,
   residual: 0,
+  join: 0,
+  outside: 0,
 };
 
 /**
@@ -41,6 +47,8 @@ export const EAGER_KERNELS: KernelCounts = {
   attention: 13,
   activation: 2,
   residual: 1,
+  join: 0,
+  outside: 0,
 };
 
 /** What a decoder's latency depends on. Batch is 1. */
@@ -71,6 +79,11 @@ export interface ModelShape {
   /** Bytes an element of the key-value cache. */
   readonly kvBytes: number;
   readonly kernels: KernelCounts;
+  /**
+   * Weights in blocks whose offsets are kept apart, as those of an imported GGUF file are: beside each product of the
+   * layers, sums of its input over blocks of so many elements, times a matrix of so many bits a weight, added to it.
+   */
+  readonly offsets?: { readonly block: number; readonly bits: number };
 }
 
 const FLOAT16 = {

@@ -3,19 +3,36 @@
  * nothing that would be worth a writer of ONNX files.
  */
 
-/** A product to time: [m, k] × [k, n] in float32, with float32 weights or 4-bit blocks of 32 with a float32 scale. */
+/**
+ * A product to time: [m, k] × [k, n] in float32, with float32 weights or 4-bit or 8-bit blocks of 32 with a float32 scale.
+ */
 export interface ProductShape {
   readonly m: number;
   readonly k: number;
   readonly n: number;
-  readonly weights: 'float32' | 'int4';
+  readonly weights: 'float32' | 'int4' | 'int8';
 }
 
 /** Stored bits a weight, scales included. */
-export const WEIGHT_BITS: Readonly<Record<ProductShape['weights'], number>> = { float32: 32, int4: 5 };
+export const WEIGHT_BITS: Readonly<Record<ProductShape['weights'], number>> = {
+  float32: 32,
+  int4: 5,
+  int8: 9,
+};
+
+/** An attention to time, in float32, over a cache that it appends to in place; it turns q and k by itself. */
+export interface AttentionShape {
+  /** New tokens, and those in the cache before. */
+  readonly tokens: number;
+  readonly context: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
 
 const FLOAT = 1;
 const UINT8 = 2;
+const INT32 = 6;
 const BLOCK = 32;
 
 /**
@@ -33,10 +50,12 @@ export function productsGraph({ m, k, n, weights }: ProductShape, count: number)
       nodes.push(node('MatMul', ['x', w], y));
     } else {
       const blocks = k / BLOCK;
-      initializers.push(tensor(w, UINT8, [n, blocks, BLOCK / 2], nibbles((n * k) / 2, i)));
+      const bits = weights === 'int4' ? 4 : 8;
+      const bytes = (BLOCK * bits) / 8;
+      initializers.push(tensor(w, UINT8, [n, blocks, bytes], codes(n * blocks * bytes, i)));
       initializers.push(tensor(s, FLOAT, [n * blocks], floats(n * blocks, i)));
       // Level 4 computes in int8, as imported models do.
-      const attributes = { K: k, N: n, bits: 4, block_size: BLOCK, accuracy_level: 4 };
+      const attributes = { K: k, N: n, bits, block_size: BLOCK, accuracy_level: 4 };
       nodes.push(node('MatMulNBits', ['x', w, s], y, 'com.microsoft', attributes));
     }
     outputs.push(valueInfo(y, [m, n]));
@@ -44,13 +63,53 @@ export function productsGraph({ m, k, n, weights }: ProductShape, count: number)
   return model(nodes, initializers, [valueInfo('x', [m, k])], outputs);
 }
 
-/** A chain of `count` nodes that do next to nothing, from `x` to `y`, both [1, 8]. */
-export function chainGraph(count: number): Uint8Array {
+/** A chain of `count` element-wise products, from `x` to `y`, both [1, elements]; of a few elements they do next to nothing. */
+export function chainGraph(count: number, elements = 8): Uint8Array {
   const name = (i: number) => (i === 0 ? 'x' : i === count ? 'y' : `v${i}`);
   // Mul by a vector: nothing that ONNX Runtime folds or fuses.
   const nodes = Array.from({ length: count }, (_, i) => node('Mul', [name(i), 'w'], name(i + 1)));
-  const ones = new Uint8Array(new Float32Array(8).fill(1.0001).buffer);
-  return model(nodes, [tensor('w', FLOAT, [8], ones)], [valueInfo('x', [1, 8])], [valueInfo('y', [1, 8])]);
+  const ones = new Uint8Array(new Float32Array(elements).fill(1.0001).buffer);
+  const dims = [1, elements];
+  return model(nodes, [tensor('w', FLOAT, [elements], ones)], [valueInfo('x', dims)], [valueInfo('y', dims)]);
+}
+
+/**
+ * A graph of `count` attentions of one input `x` (q, k and v side by side), each with a cache of its own (`k0`, `v0` →
+ * `pk0`, `pv0`, [1, kvHeads, room, headDim]). Lengths are the inputs `lengths` (last position of each sequence) and
+ * `total`, the bias is `bias` [1, 1, tokens, all tokens], as exports that take padded batches have one.
+ */
+export function attentionGraph(
+  { tokens, context, heads, kvHeads, headDim }: AttentionShape,
+  room: number,
+  count: number,
+): Uint8Array {
+  const all = context + tokens;
+  const width = (heads + 2 * kvHeads) * headDim;
+  const angles = floats((room * headDim) / 2, 0);
+  const initializers = ['cos', 'sin'].map((name) => tensor(name, FLOAT, [room, headDim / 2], angles));
+  const cache = [1, kvHeads, room, headDim];
+  const inputs = [
+    valueInfo('x', [1, tokens, width]),
+    valueInfo('lengths', [1], INT32),
+    valueInfo('total', [], INT32),
+    valueInfo('bias', [1, 1, tokens, all]),
+  ];
+  const outputs: Uint8Array[] = [];
+  const nodes: Uint8Array[] = [];
+  for (let i = 0; i < count; i++) {
+    const given = ['x', '', '', `k${i}`, `v${i}`, 'lengths', 'total', 'cos', 'sin', '', 'bias'];
+    const attributes = { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 };
+    nodes.push(
+      node('GroupQueryAttention', given, [`y${i}`, `pk${i}`, `pv${i}`], 'com.microsoft', attributes),
+    );
+    inputs.push(valueInfo(`k${i}`, cache), valueInfo(`v${i}`, cache));
+    outputs.push(
+      valueInfo(`y${i}`, [1, tokens, heads * headDim]),
+      valueInfo(`pk${i}`, cache),
+      valueInfo(`pv${i}`, cache),
+    );
+  }
+  return model(nodes, initializers, inputs, outputs);
 }
 
 /** Small floats that differ, so that pages are not shared and nothing is denormal. */
@@ -65,7 +124,7 @@ function floats(count: number, seed: number): Uint8Array {
   return new Uint8Array(values.buffer);
 }
 
-function nibbles(count: number, seed: number): Uint8Array {
+function codes(count: number, seed: number): Uint8Array {
   const values = new Uint8Array(count);
   let state = seed + 7;
   for (let i = 0; i < Math.min(count, 4096); i++) {
@@ -98,14 +157,14 @@ function model(
 function node(
   operator: string,
   inputs: readonly string[],
-  output: string,
+  output: string | readonly string[],
   domain = '',
   attributes: Readonly<Record<string, number>> = {},
 ): Uint8Array {
   return join([
     ...inputs.map((name) => text(1, name)),
-    text(2, output),
-    text(3, `${operator} ${output}`),
+    ...[output].flat().map((name) => text(2, name)),
+    text(3, `${operator} ${[output].flat()[0]}`),
     text(4, operator),
     ...Object.entries(attributes).map(([name, value]) =>
       bytes(5, join([text(1, name), integer(3, value), integer(20, 2)])),
@@ -118,9 +177,9 @@ function tensor(name: string, type: number, dims: readonly number[], data: Uint8
   return join([...dims.map((dim) => integer(1, dim)), integer(2, type), text(8, name), bytes(9, data)]);
 }
 
-function valueInfo(name: string, dims: readonly number[]): Uint8Array {
+function valueInfo(name: string, dims: readonly number[], elements = FLOAT): Uint8Array {
   const shape = join(dims.map((dim) => bytes(1, integer(1, dim))));
-  const type = bytes(1, join([integer(1, FLOAT), bytes(2, shape)]));
+  const type = bytes(1, join([integer(1, elements), bytes(2, shape)]));
   return join([text(1, name), bytes(2, type)]);
 }
 

@@ -1,2 +1,2 @@
-export type { ProductShape } from './graphs.js';
-export { type MeasureOptions, measureProfile, productsOf } from './measure.js';
+export type { AttentionShape, ProductShape } from './graphs.js';
+export { type MeasureOptions, measureProfile, type Work, workOf } from './measure.js';

@@ -1,87 +1,140 @@
 import os from 'node:os';
-import { type MachineProfile, type MeasuredProduct, type OnProgress, UsageError } from '@cqil/core';
+import {
+  type Kernel,
+  kernelShapes,
+  type MachineProfile,
+  type MeasuredAttention,
+  type MeasuredElementwise,
+  type MeasuredProduct,
+  type ModelShape,
+  type OnProgress,
+  UsageError,
+} from '@cqil/core';
 import { machine } from '../bench/machine.js';
 import { spread } from '../bench/spread.js';
+import { InferenceError } from '../errors.js';
+import { isBindable } from '../session/native/bindable-session.js';
 import { openSession } from '../session/open.js';
-import { elementCount } from '../tensor/types.js';
-import { chainGraph, type ProductShape, productsGraph, WEIGHT_BITS } from './graphs.js';
+import type { Session } from '../session/types.js';
+import { elementCount, type TensorValue } from '../tensor/types.js';
+import {
+  type AttentionShape,
+  attentionGraph,
+  chainGraph,
+  type ProductShape,
+  productsGraph,
+  WEIGHT_BITS,
+} from './graphs.js';
 
 export interface MeasureOptions {
-  /** Products to time; those of `productsOf` for the models at hand, say. */
+  /** Products to time; those of `workOf` for the model at hand, say. */
   readonly products: readonly ProductShape[];
+  /** Attentions to time; without any, what they take is worked out from bytes and operations. */
+  readonly attentions?: readonly AttentionShape[];
   /** Threads inside an operator; all that the process may use when absent. */
   readonly threads?: number | undefined;
   /** Timed runs of each graph at most; 15 when absent. */
   readonly repeats?: number | undefined;
+  /** Seconds after which a graph has been timed enough, where four runs have been made; 1 when absent. */
+  readonly secondsEach?: number | undefined;
   /** Bytes of weights that a graph of products holds at least, so that no cache holds them; 64 MiB when absent. */
   readonly spreadBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Seconds after which a graph has been timed enough, where four runs have been made. */
-const ENOUGH_SECONDS = 1;
 /** Nodes of the two chains that launch and run are told apart by. */
 const CHAINS = [8, 208] as const;
-/** Products a graph at least and at most. */
+/** Products or attentions a graph at least and at most. */
 const COUNTS = [4, 96] as const;
+/** Elements of the element-wise kernels that are timed, from a token's in a small model to a prompt's in a large one. */
+const ELEMENTS = [1024, 16_384, 131_072, 1_048_576] as const;
+const ELEMENTWISE_NODES = 32;
+
+/** Runs a graph once. */
+type Run = () => Promise<unknown>;
 
 /**
- * Measures this machine's CPU as ONNX Runtime uses it into a profile: what a run costs, what a node costs, and what
- * products cost by shape when their weights come from memory. Graphs are a few nodes; nothing of a model is run.
+ * Measures this machine's CPU as ONNX Runtime uses it into a profile: what a run costs, what a node costs, what
+ * element-wise kernels cost by size, and what products and attentions cost by shape when their weights and caches come
+ * from memory. Graphs are a few nodes; nothing of a model is run.
  *
- * Times are first quartiles: other work on the machine makes them longer, never shorter.
+ * Times are first quartiles: other work on the machine makes them longer, never shorter. With one thread they are of the
+ * processor's time, from which other work takes less.
  *
  * @throws UsageError `PROFILE_OPTIONS`; what `openSession` throws; the signal's reason
  */
 export async function measureProfile(options: MeasureOptions): Promise<MachineProfile> {
-  const { products, repeats = 15, spreadBytes = 64 * 2 ** 20, signal, onProgress } = options;
+  const { products, attentions = [], repeats = 15, secondsEach = 1, signal, onProgress } = options;
+  const { spreadBytes = 64 * 2 ** 20 } = options;
   const threads = options.threads ?? os.availableParallelism();
   check(options);
   const { cpu, onnxruntime, memoryBytes } = machine();
-  const total = products.length + 1;
-  const report = (done: number) => onProgress?.({ phase: 'measuring products', done, total, unit: 'graphs' });
-  report(0);
+  const clock = threads === 1 ? processorSeconds : wallSeconds;
+  const total = 1 + ELEMENTS.length + products.length + attentions.length;
+  let done = 0;
+  const report = () => onProgress?.({ phase: 'measuring kernels', done: done++, total, unit: 'graphs' });
+  report();
 
-  const time = async (graph: Uint8Array, dims: readonly number[]): Promise<number> => {
+  /** @param prepare what a run of the opened graph is */
+  const time = async (graph: Uint8Array, prepare: (session: Session) => Run): Promise<number> => {
     const session = await openSession(graph, { threads });
     try {
-      const data = new Float32Array(elementCount(dims)).fill(0.5);
-      const feeds = { x: { type: 'float32' as const, dims, data } };
+      const run = prepare(session);
       const times: number[] = [];
       const begin = performance.now();
       for (let i = -2; i < repeats; i++) {
         signal?.throwIfAborted();
-        const start = performance.now();
-        if (times.length >= 4 && start - begin > 1000 * ENOUGH_SECONDS) break;
-        await session.run(feeds);
-        if (i >= 0) times.push((performance.now() - start) / 1000);
+        if (times.length >= 4 && performance.now() - begin > 1000 * secondsEach) break;
+        const start = clock();
+        await run();
+        if (i >= 0) times.push(clock() - start);
       }
       return spread(times).q1;
     } finally {
       await session.dispose();
     }
   };
+  const fed =
+    (...dims: number[]) =>
+    (session: Session): Run => {
+      const feeds = { x: filled(dims, 0.5) };
+      return () => session.run(feeds);
+    };
 
   const [short, long] = [
-    await time(chainGraph(CHAINS[0]), [1, 8]),
-    await time(chainGraph(CHAINS[1]), [1, 8]),
+    await time(chainGraph(CHAINS[0]), fed(1, 8)),
+    await time(chainGraph(CHAINS[1]), fed(1, 8)),
   ];
   const launchSeconds = Math.max(0, (long - short) / (CHAINS[1] - CHAINS[0]));
   const runSeconds = Math.max(0, short - CHAINS[0] * launchSeconds);
-  report(1);
+  report();
+  // At least a tenth of what was measured, should the start of nodes be as dear as their work.
+  const each = (whole: number, count: number) =>
+    Math.max((whole - runSeconds) / count - launchSeconds, whole / count / 10);
 
+  const elementwise: MeasuredElementwise[] = [];
+  for (const elements of ELEMENTS) {
+    const whole = await time(chainGraph(ELEMENTWISE_NODES, elements), fed(1, elements));
+    elementwise.push({ bytes: 3 * 4 * elements, seconds: each(whole, ELEMENTWISE_NODES) });
+    report();
+  }
   const measured: MeasuredProduct[] = [];
-  for (const [index, shape] of products.entries()) {
+  for (const shape of products) {
     const { m, k, n, weights } = shape;
     const weightBits = WEIGHT_BITS[weights];
-    const wanted = Math.ceil(spreadBytes / ((k * n * weightBits) / 8));
-    const count = Math.min(COUNTS[1], Math.max(COUNTS[0], wanted));
-    const whole = await time(productsGraph(shape, count), [m, k]);
-    // At least a tenth of what was measured, should the start of nodes be as dear as their work.
-    const seconds = Math.max((whole - runSeconds) / count - launchSeconds, whole / count / 10);
-    measured.push({ type: 'float32', m, k, n, weightBits, seconds });
-    report(index + 2);
+    const count = countFor(spreadBytes, (k * n * weightBits) / 8);
+    const whole = await time(productsGraph(shape, count), fed(m, k));
+    measured.push({ type: 'float32', m, k, n, weightBits, seconds: each(whole, count) });
+    report();
+  }
+  const attention: MeasuredAttention[] = [];
+  for (const shape of attentions) {
+    const room = roomOf(shape);
+    const count = countFor(spreadBytes / 4, 8 * shape.kvHeads * shape.headDim * room);
+    const whole = await time(attentionGraph(shape, room, count), (session) => inPlace(session, shape, count));
+    attention.push({ type: 'float32', ...shape, seconds: each(whole, count) });
+    report();
   }
   const rates = measured.map(({ m, k, n, seconds }) => (2 * m * k * n) / seconds);
   const bandwidths = measured.map(({ k, n, weightBits, seconds }) => (k * n * weightBits) / 8 / seconds);
@@ -89,7 +142,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     version: 1,
     name: `${cpu}, ${threads} threads`,
     sources: [
-      `measured: ONNX Runtime ${onnxruntime}, ${threads} threads, first quartiles of up to ${repeats} runs; load ${os.loadavg()[0]!.toFixed(1)}`,
+      `measured: ONNX Runtime ${onnxruntime}, ${threads} threads, first quartiles of up to ${repeats} runs, ${threads === 1 ? "processor's time" : 'time on the clock'}; load ${os.loadavg()[0]!.toFixed(1)}`,
     ],
     devices: [
       {
@@ -106,51 +159,120 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
         kernelSeconds: 0,
         runSeconds,
         products: measured,
+        ...(attention.length === 0 ? {} : { attention }),
+        elementwise,
       },
     ],
     links: [],
   };
 }
 
-/**
- * The products of a decoder: q and o, k and v, q, k and v packed, gate and up, down, each for a decoding step and for a
- * prompt, and the output matrix.
- *
- * @param rows tokens at once (default 1 and 64)
- */
-export function productsOf(
-  model: {
-    readonly hidden: number;
-    readonly heads: number;
-    readonly kvHeads: number;
-    readonly headDim: number;
-    readonly ffn: number;
-    readonly vocabulary: number;
-  },
-  weights: ProductShape['weights'],
-  rows: readonly number[] = [1, 64],
-): ProductShape[] {
-  const { hidden, heads, kvHeads, headDim, ffn, vocabulary } = model;
-  const sizes: [k: number, n: number][] = [
-    [hidden, heads * headDim],
-    [hidden, kvHeads * headDim],
-    [hidden, (heads + 2 * kvHeads) * headDim],
-    [hidden, ffn],
-    [ffn, hidden],
-  ];
-  return [
-    ...rows.flatMap((m) => sizes.map(([k, n]) => ({ m, k, n, weights }))),
-    // Logits are wanted of one position.
-    { m: 1, k: hidden, n: vocabulary, weights },
-  ];
+function wallSeconds(): number {
+  return performance.now() / 1000;
 }
 
-function check({ products, threads = 1, repeats = 4, spreadBytes = 1 }: MeasureOptions): void {
+/** Of this process: one thread computes, and the others wait. */
+function processorSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+function filled(dims: readonly number[], value: number): TensorValue {
+  return { type: 'float32', dims, data: new Float32Array(elementCount(dims)).fill(value) };
+}
+
+/** So many that their bytes come from memory, within bounds. */
+function countFor(spreadBytes: number, bytes: number): number {
+  return Math.min(COUNTS[1], Math.max(COUNTS[0], Math.ceil(spreadBytes / bytes)));
+}
+
+/** Positions of the caches that are timed. */
+function roomOf({ tokens, context }: AttentionShape): number {
+  return context + tokens + 64;
+}
+
+/** Runs that append to the same caches again and again, at the same place. */
+function inPlace(session: Session, shape: AttentionShape, count: number): Run {
+  const { tokens, context, heads, kvHeads, headDim } = shape;
+  if (!isBindable(session)) {
+    throw new InferenceError(
+      'ORT_LIBRARY_UNUSABLE',
+      'Attentions can only be timed through the native binding.',
+      {
+        expected: 'the native binding',
+        found: session.binding,
+        hint: 'Run `cqil doctor`, or measure without attentions.',
+      },
+    );
+  }
+  const all = context + tokens;
+  const cache = [1, kvHeads, roomOf(shape), headDim];
+  const caches = Array.from({ length: count }, (_, i) =>
+    ['k', 'v'].map((name) => [`${name}${i}`, session.resident(filled(cache, 0.01))] as const),
+  ).flat();
+  const binding = session.bind(Object.fromEntries(caches), {
+    ...Object.fromEntries(caches.map(([name, tensor]) => [`p${name}`, tensor])),
+    ...Object.fromEntries(Array.from({ length: count }, (_, i) => [`y${i}`, 'tensor' as const])),
+  });
+  const feeds: Record<string, TensorValue> = {
+    x: filled([1, tokens, (heads + 2 * kvHeads) * headDim], 0.1),
+    lengths: { type: 'int32', dims: [1], data: Int32Array.of(all - 1) },
+    total: { type: 'int32', dims: [], data: Int32Array.of(all) },
+    bias: filled([1, 1, tokens, all], 0),
+  };
+  return () => session.runBound(binding, feeds);
+}
+
+/** What `measureProfile` is to measure for a model. */
+export interface Work {
+  readonly products: readonly ProductShape[];
+  readonly attentions: readonly AttentionShape[];
+}
+
+/**
+ * The products and attentions of a decoder: for a decoding step, for a prompt, and for a step behind a long one; of
+ * single layers and of several side by side as one.
+ *
+ * @param promptTokens default 128
+ * @param widths layers side by side (default 1, 2 and 4)
+ */
+export function workOf(shape: ModelShape, promptTokens = 128, widths: readonly number[] = [1, 2, 4]): Work {
+  const step = { tokens: 1, context: promptTokens };
+  const passes = [step, { tokens: promptTokens, context: 0 }];
+  const { products, attentions } = kernelShapes(shape, passes, widths);
+  const behind = kernelShapes(shape, [{ ...step, context: 8 * promptTokens }], widths);
+  // The operator takes heads of such sizes only.
+  const timed = shape.headDim % 16 === 0 ? [...attentions, ...behind.attentions] : [];
+  return { products: products.map(productOf), attentions: timed };
+}
+
+/** Weights of so many bits are measured as the next kind that there are kernels for. */
+function productOf({ m, k, n, weightBits }: NonNullable<Kernel['product']>): ProductShape {
+  const weights = weightBits < 7 ? 'int4' : weightBits < 13 ? 'int8' : 'float32';
+  return { m, k, n, weights };
+}
+
+function check({
+  products,
+  attentions = [],
+  threads = 1,
+  repeats = 4,
+  spreadBytes = 1,
+}: MeasureOptions): void {
   const whole = (value: number, least: number) => Number.isSafeInteger(value) && value >= least;
-  const wrong = products.find(
-    ({ m, k, n, weights }) =>
-      !whole(m, 1) || !whole(k, 1) || !whole(n, 1) || (weights === 'int4' && k % 32 !== 0),
-  );
+  const wrong =
+    products.find(
+      ({ m, k, n, weights }) =>
+        !whole(m, 1) || !whole(k, 1) || !whole(n, 1) || (weights !== 'float32' && k % 32 !== 0),
+    ) ??
+    attentions.find(
+      ({ tokens, context, heads, kvHeads, headDim }) =>
+        !whole(tokens, 1) ||
+        !whole(context, 0) ||
+        !whole(kvHeads, 1) ||
+        !whole(heads / kvHeads, 1) ||
+        !whole(headDim / 16, 1),
+    );
   if (
     products.length > 0 &&
     wrong === undefined &&
@@ -161,7 +283,8 @@ function check({ products, threads = 1, repeats = 4, spreadBytes = 1 }: MeasureO
     return;
   }
   throw new UsageError('PROFILE_OPTIONS', 'These options measure nothing.', {
-    expected: 'at least one product of whole sizes (k a multiple of 32 for int4), 1 thread, 4 repeats',
+    expected:
+      'at least one product of whole sizes (k a multiple of 32 for int4 and int8), attentions of whole sizes (heads a multiple of the key-value heads, their size one of 16), 1 thread, 4 repeats',
     found:
       wrong === undefined
         ? `${products.length} products, ${threads} threads, ${repeats} repeats`

@@ -1,13 +1,16 @@
-import { parseProfile } from '@cqil/core';
+import { modelShape, parseProfile } from '@cqil/core';
 import { expect, it } from 'vitest';
+import { isBindable } from '../session/native/bindable-session.js';
 import { openSession } from '../session/open.js';
-import { chainGraph, productsGraph } from './graphs.js';
-import { measureProfile, productsOf } from './measure.js';
+import { attentionGraph, chainGraph, productsGraph } from './graphs.js';
+import { measureProfile, workOf } from './measure.js';
 
 const TINY = [
   { m: 1, k: 64, n: 32, weights: 'float32' },
   { m: 2, k: 64, n: 32, weights: 'int4' },
+  { m: 2, k: 64, n: 32, weights: 'int8' },
 ] as const;
+const ATTENTION = { tokens: 1, context: 5, heads: 4, kvHeads: 2, headDim: 16 };
 
 async function run(graph: Uint8Array, dims: readonly number[], value = 1) {
   await using session = await openSession(graph, { threads: 1 });
@@ -37,6 +40,7 @@ it('measures a profile that can be read', async () => {
   const seen: number[] = [];
   const profile = await measureProfile({
     products: TINY,
+    attentions: [ATTENTION],
     threads: 1,
     repeats: 4,
     spreadBytes: 1,
@@ -47,9 +51,12 @@ it('measures a profile that can be read', async () => {
   expect(device!.products!.map(({ m, weightBits }) => [m, weightBits])).toEqual([
     [1, 32],
     [2, 5],
+    [2, 9],
   ]);
+  expect(device!.attention).toEqual([{ type: 'float32', ...ATTENTION, seconds: expect.any(Number) }]);
+  expect(device!.elementwise!.map(({ bytes }) => bytes)).toEqual([12288, 196608, 1572864, 12582912]);
   expect(device!.runSeconds + device!.launchSeconds).toBeGreaterThan(0);
-  expect(seen).toEqual([0, 1, 2, 3]);
+  expect(seen).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 });
 
 it('stops when told to', async () => {
@@ -57,17 +64,54 @@ it('stops when told to', async () => {
   await expect(stopped).rejects.toThrow('enough');
 });
 
-it('knows the products of a model', () => {
-  const model = { hidden: 576, heads: 9, kvHeads: 3, headDim: 64, ffn: 1536, vocabulary: 49152 };
-  expect(productsOf(model, 'int4', [1])).toEqual([
+it('knows what a model is made of', () => {
+  const shape = modelShape('smollm2-135m');
+  const { products, attentions } = workOf(shape, 64, [1]);
+  expect(products.slice(0, 6)).toEqual([
     { m: 1, k: 576, n: 576, weights: 'int4' },
     { m: 1, k: 576, n: 192, weights: 'int4' },
-    { m: 1, k: 576, n: 960, weights: 'int4' },
     { m: 1, k: 576, n: 1536, weights: 'int4' },
     { m: 1, k: 1536, n: 576, weights: 'int4' },
-    { m: 1, k: 576, n: 49152, weights: 'int4' },
+    // Logits are wanted of one position.
+    { m: 1, k: 576, n: 49152, weights: 'int8' },
+    { m: 64, k: 576, n: 576, weights: 'int4' },
   ]);
-  expect(productsOf(model, 'float32')).toHaveLength(11);
+  const heads = { heads: 9, kvHeads: 3, headDim: 64 };
+  expect(attentions).toEqual([
+    { tokens: 1, context: 64, ...heads },
+    { tokens: 64, context: 0, ...heads },
+    { tokens: 1, context: 512, ...heads },
+  ]);
+  const wide = workOf(shape, 64, [2]);
+  expect(wide.products).toContainEqual({ m: 1, k: 3072, n: 576, weights: 'int4' });
+  expect(wide.attentions[0]).toMatchObject({ heads: 18, kvHeads: 6 });
+  const apart = workOf({ ...shape, offsets: { block: 32, bits: 32 } }, 64, [1]);
+  expect(apart.products).toContainEqual({ m: 1, k: 18, n: 1536, weights: 'float32' });
+  expect(workOf({ ...shape, headDim: 60 }).attentions).toEqual([]);
+});
+
+it('writes attentions that append to their caches in place', async () => {
+  const shape = { tokens: 2, context: 3, heads: 4, kvHeads: 2, headDim: 16 };
+  await using session = await openSession(attentionGraph(shape, 16, 2), { threads: 1 });
+  if (!isBindable(session)) throw new Error('no native binding');
+  const cache = () =>
+    session.resident({ type: 'float32', dims: [1, 2, 16, 16], data: new Float32Array(512) });
+  const caches = { k0: cache(), v0: cache(), k1: cache(), v1: cache() };
+  const outputs = Object.fromEntries(Object.entries(caches).map(([name, value]) => [`p${name}`, value]));
+  const binding = session.bind(caches, { y0: 'tensor', y1: 'tensor', ...outputs });
+  const { y0, y1 } = await session.runBound(binding, {
+    x: { type: 'float32', dims: [1, 2, 128], data: new Float32Array(256).fill(1) },
+    lengths: { type: 'int32', dims: [1], data: Int32Array.of(4) },
+    total: { type: 'int32', dims: [], data: Int32Array.of(5) },
+    bias: { type: 'float32', dims: [1, 1, 2, 5], data: new Float32Array(10) },
+  });
+  expect(y0!.dims).toEqual([1, 2, 64]);
+  expect(y1!.data).toEqual(y0!.data);
+  const values = caches.v0.memory as Float32Array;
+  // Positions 3 and 4 of the first head were written, and no other.
+  expect([...values.subarray(0, 16 * 6)].map(Boolean)).toEqual(
+    Array.from({ length: 96 }, (_, i) => i >= 48 && i < 80),
+  );
 });
 
 it('refuses what measures nothing', async () => {
@@ -76,6 +120,8 @@ it('refuses what measures nothing', async () => {
     { products: TINY, threads: 0 },
     { products: TINY, repeats: 1 },
     { products: [{ m: 1, k: 40, n: 8, weights: 'int4' as const }] },
+    { products: TINY, attentions: [{ ...ATTENTION, heads: 3 }] },
+    { products: TINY, attentions: [{ ...ATTENTION, headDim: 20 }] },
   ]) {
     await expect(measureProfile(options)).rejects.toThrow(/measure nothing/);
   }

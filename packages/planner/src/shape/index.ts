@@ -1,0 +1,1 @@
+export { shapeOfModel } from './model-shape.js';
