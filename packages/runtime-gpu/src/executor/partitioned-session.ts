@@ -1,8 +1,10 @@
 import { InferenceError } from '../errors.js';
 import { checkFeed, checkFetches, checkNames } from '../session/checks.js';
 import { adoptTensor } from '../session/native/adopted-tensor.js';
+import { alignedZeros } from '../session/native/aligned-tensor.js';
 import type { BindableSession } from '../session/native/bindable-session.js';
 import { Binding, type OutputTarget } from '../session/native/binding.js';
+import type { PlainType } from '../session/native/element-types.js';
 import type { OrtLibrary } from '../session/native/library.js';
 import { nameList } from '../session/native/name-list.js';
 import { ResidentTensor } from '../session/native/resident-tensor.js';
@@ -135,6 +137,10 @@ export class PartitionedSession implements BindableSession {
     const turn = this.#queue.then(() => this.#step(binding, feeds, options.signal, into));
     this.#queue = turn.catch(() => undefined);
     return turn;
+  }
+
+  zeros(type: PlainType, dims: readonly number[]): TensorValue {
+    return alignedZeros(this.#library, type, dims);
   }
 
   resident(tensor: TensorValue): ResidentTensor {

@@ -57,13 +57,31 @@ export class KeyValueBuffers {
     this.#session = session;
     this.#entries = shapes.map((shape) => {
       const entry = { shape } as Entry;
-      this.#replace(entry, roomFor(capacity));
+      // More than was asked for, so that what ends within it never moves.
+      this.#replace(entry, roomFor(capacity + MARGIN));
       return entry;
     });
   }
 
-  /** Makes room for so many positions, and some ahead of time where that spares a later step a pause. */
-  reserve(positions: number): void {
+  /**
+   * Makes room for so many positions, and some ahead of time where that spares a later step a pause.
+   *
+   * @param lengths what each row has that must be kept; all that there is room for when absent
+   */
+  reserve(positions: number, lengths?: readonly number[]): void {
+    for (const _ of this.#growth(positions, lengths));
+  }
+
+  /**
+   * The same, with a pause of the event loop's between two groups: many long rows take a tenth of a second to copy.
+   * Nothing else may use the buffers meanwhile.
+   */
+  async reserveInParts(positions: number, lengths?: readonly number[]): Promise<void> {
+    for (const _ of this.#growth(positions, lengths)) await new Promise(setImmediate);
+  }
+
+  /** Stops after each group that it has moved. */
+  *#growth(positions: number, lengths?: readonly number[]): Generator<void> {
     const groups = new Map<string, Entry[]>();
     for (const entry of this.#entries) {
       const group = groups.get(entry.shape.group);
@@ -78,7 +96,8 @@ export class KeyValueBuffers {
       if (!must && !may) continue;
       if (!must) ahead -= 1;
       const next = roomFor(Math.max(positions + MARGIN, capacity + (capacity >> 1)));
-      for (const entry of entries) this.#replace(entry, next);
+      for (const entry of entries) this.#replace(entry, next, lengths);
+      yield;
     }
   }
 
@@ -166,15 +185,17 @@ export class KeyValueBuffers {
     for (const entry of this.#entries.splice(0)) free(entry);
   }
 
-  #replace(entry: Entry, capacity: number): void {
+  #replace(entry: Entry, capacity: number, lengths?: readonly number[]): void {
     this.#bindings.clear();
     const { type, heads, size } = entry.shape;
-    const tensor = zeroTensor(type, [this.batch, heads, capacity, size]);
+    const tensor = this.#session.zeros(type, [this.batch, heads, capacity, size]);
     const before = entry.data === undefined ? undefined : { ...entry };
     entry.capacity = capacity;
     entry.data = tensor.data as NumberArray;
     if (before !== undefined) {
-      for (let row = 0; row < this.batch; row++) copyRow(before, entry, row, before.capacity);
+      for (let row = 0; row < this.batch; row++) {
+        copyRow(before, entry, row, lengths?.[row] ?? before.capacity);
+      }
       free(before);
     }
     entry.parts = new Map();

@@ -46,10 +46,15 @@ export function arrayLength(type: PlainType, elements: number): number {
   return Math.ceil(elements / STORAGE[type].packed);
 }
 
-/** The elements in `buffer`, shared with it. */
-export function arrayOver<T extends PlainType>(type: T, buffer: ArrayBuffer): ElementArrays[T] {
+/** The elements in `buffer`, or in a part of it, shared with it. */
+export function arrayOver<T extends PlainType>(
+  type: T,
+  buffer: ArrayBuffer,
+  byteOffset = 0,
+  byteLength = buffer.byteLength - byteOffset,
+): ElementArrays[T] {
   const { array: Elements, bytes } = STORAGE[type];
-  return new Elements(buffer, 0, buffer.byteLength / bytes) as ElementArrays[T];
+  return new Elements(buffer, byteOffset, byteLength / bytes) as ElementArrays[T];
 }
 
 /** Bytes of a tensor with so many elements. */

@@ -61,6 +61,23 @@ describe('NativeSession', () => {
   });
   afterAll(() => identity.dispose());
 
+  it('makes memory for tensors at the beginning of a cache line', async () => {
+    const { address } = (await import('koffi')).default;
+    for (const type of TYPES) {
+      for (const dims of [
+        [3, 5],
+        [64, 1000],
+        [1, 300_001],
+        [0, 4],
+      ]) {
+        const { data } = identity.zeros(type, dims) as Exclude<TensorValue, { type: 'string' }>;
+        expect(data.length).toBe(elementCount(dims));
+        expect(data.some((value) => Number(value) !== 0)).toBe(false);
+        if (data.length > 0) expect(Number(address(data) % 64n)).toBe(0);
+      }
+    }
+  });
+
   it('carries every element type, any bits, any shape, empty ones too', async () => {
     expect(identity).toBeInstanceOf(NativeSession);
     await fc.assert(

@@ -4,8 +4,10 @@ import { checkFeed, checkFetches, checkNames } from '../checks.js';
 import { runError } from '../ort-errors.js';
 import type { RunOptions, Session, SessionOptions, ValueInfo } from '../types.js';
 import { adoptTensor } from './adopted-tensor.js';
+import { alignedZeros } from './aligned-tensor.js';
 import type { Pointer } from './api.js';
 import { Binding, type OutputTarget } from './binding.js';
+import type { PlainType } from './element-types.js';
 import { callAsync, check, type OrtLibrary } from './library.js';
 import { type NameList, nameList } from './name-list.js';
 import { ResidentTensor } from './resident-tensor.js';
@@ -142,6 +144,11 @@ export class NativeSession implements Session {
     } finally {
       this.#running.delete(run);
     }
+  }
+
+  /** Memory for a tensor to be kept, where ONNX Runtime reads it fastest; zeros. */
+  zeros(type: PlainType, dims: readonly number[]): TensorValue {
+    return alignedZeros(this.#library, type, dims);
   }
 
   /** A tensor for `execute` over the memory of `tensor`, which is shared. @throws as `ResidentTensor.over` */
