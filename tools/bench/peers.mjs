@@ -5,10 +5,11 @@
  * process of its own, in an order that turns from round to round.
  *
  *   node tools/bench/peers.mjs --model NAME=FOLDER [--model …] [--gguf FILE] [--genai PYTHON] [--onnxruntime-node]
- *     [--context 128,2048] [--decode 32] [--rounds 7] [--warmup 2] [--threads 2] [--json FILE]
+ *     [--ort-library FILE] [--context 128,2048] [--decode 32] [--rounds 7] [--warmup 2] [--threads 2] [--json FILE]
  *
  * --gguf needs node-llama-cpp (`npm i --ignore-scripts node-llama-cpp` in a folder that CQIL_BENCH_MODULES names);
- * --genai the path of a Python that has onnxruntime-genai and onnx. Times are medians with their quartiles; a ratio is
+ * --genai the path of a Python that has onnxruntime-genai and onnx; --ort-library another build of ONNX Runtime, such as
+ * the one in that Python's onnxruntime, for the first model on our loop once more. Times are medians with their quartiles; a ratio is
  * taken round by round against the first model on our loop, whose tokens are also those that the others' are compared
  * with.
  */
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     model: { type: 'string', multiple: true, default: [] },
     gguf: { type: 'string' },
     genai: { type: 'string' },
+    'ort-library': { type: 'string' },
     'onnxruntime-node': { type: 'boolean', default: false },
     context: { type: 'string', default: '128,2048' },
     decode: { type: 'string', default: '32' },
@@ -46,7 +48,7 @@ const longest = String(Math.max(...contexts) + decode + 1);
 /** @param {string} name */
 const beside = (name) => fileURLToPath(new URL(`peers/${name}`, import.meta.url));
 
-/** @type {{ name: string, command: string, args: string[] }[]} */
+/** @type {{ name: string, command: string, args: string[], env?: Record<string, string> }[]} */
 const engines = [];
 for (const [i, named] of values.model.entries()) {
   const at = named.indexOf('=');
@@ -58,6 +60,12 @@ for (const [i, named] of values.model.entries()) {
     const args = [beside('cqil.mjs'), onnxFile, values.threads, 'node'];
     engines.push({ name: `${name}, onnxruntime-node`, command: process.execPath, args });
   }
+  const library = values['ort-library'];
+  if (library !== undefined) {
+    const args = [beside('cqil.mjs'), onnxFile, values.threads];
+    const env = { CQIL_ORT_LIBRARY: library };
+    engines.push({ name: `${name}, ${path.basename(library)}`, command: process.execPath, args, env });
+  }
   if (values.genai !== undefined) {
     const args = [beside('ort-genai.py'), onnxFile, values.threads, longest];
     engines.push({ name: `${name}, ORT GenAI`, command: values.genai, args });
@@ -68,9 +76,9 @@ if (values.gguf !== undefined) {
   engines.push({ name: 'llama.cpp', command: process.execPath, args });
 }
 
-/** @param {{ name: string, command: string, args: string[] }} engine */
-function start({ name, command, args }) {
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+/** @param {{ name: string, command: string, args: string[], env?: Record<string, string> }} engine */
+function start({ name, command, args, env = {} }) {
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...env } });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     for (;;) {
