@@ -11,6 +11,7 @@ import {
   toPlan,
 } from './candidates.js';
 import type { CandidateGroup } from './costs.js';
+import type { Delays } from './delays.js';
 import { checkSteps, type PlanCost } from './optimal.js';
 import { checkWhole } from './uniform.js';
 
@@ -103,6 +104,8 @@ interface BoundedOptions {
   readonly nodes: number;
   /** Selections that are not wanted. */
   readonly isExcluded?: ((selection: Selection) => boolean) | undefined;
+  /** Only plans that keep to this. */
+  readonly delays?: Delays | undefined;
 }
 
 /** @see interactingPlans */
@@ -112,7 +115,7 @@ export function boundedSearch(
   options: BoundedOptions,
 ): { best: RankedSelection[]; proven: boolean; nodes: number } {
   const { layers, all, startingAt } = set;
-  const { saved, count, isExcluded } = options;
+  const { saved, count, isExcluded, delays } = options;
   const n = all.length;
   const width = saved + 1;
   const behind = leastBehind(set, pairs, saved);
@@ -123,7 +126,7 @@ export function boundedSearch(
   let proven = true;
 
   const offer = (selection: Selection) => {
-    if (isExcluded?.(selection)) return;
+    if (isExcluded?.(selection) || delays?.allows(selection) === false) return;
     const entry = { selection, cost: scoreSelection(set, selection, pairs) };
     const at = best.findIndex(
       (other) => (entry.cost - other.cost || compareSelections(selection, other.selection)) < 0,
@@ -137,8 +140,16 @@ export function boundedSearch(
    * @param cost of the groups so far with their interactions
    * @param left steps still to save
    * @param extra by candidate: its interactions with the groups so far
+   * @param delay what the groups so far change the latency by
    */
-  const visit = (chosen: Selection, from: number, cost: number, left: number, extra: Float64Array): void => {
+  const visit = (
+    chosen: Selection,
+    from: number,
+    cost: number,
+    left: number,
+    extra: Float64Array,
+    delay: number,
+  ): void => {
     if (left === 0) {
       offer(chosen);
       return;
@@ -170,6 +181,8 @@ export function boundedSearch(
     }
     children.sort((a, b) => a.bound - b.bound || a.candidate.id - b.candidate.id);
     for (const { candidate, bound } of children) {
+      const later = delay + (delays?.change(candidate.id) ?? 0);
+      if (delays?.reaches(later, candidate.end, left - candidate.saved) === false) continue;
       if (best.length === count && bound > best.at(-1)!.cost + tolerance) break;
       const inner = new Float64Array(n);
       for (let id = candidate.id + 1; id < n; id++) inner[id] = extra[id]! + pairs[candidate.id * n + id]!;
@@ -179,10 +192,11 @@ export function boundedSearch(
         cost + candidate.cost + extra[candidate.id]!,
         left - candidate.saved,
         inner,
+        later,
       );
     }
   };
-  visit([], 0, 0, saved, new Float64Array(n));
+  visit([], 0, 0, saved, new Float64Array(n), 0);
   return { best, proven, nodes };
 }
 

@@ -10,6 +10,7 @@ import {
 } from './candidates.js';
 import type { CandidateGroup } from './costs.js';
 import { countPlans } from './counting.js';
+import { Delays, type LatencyLimit } from './delays.js';
 import { InteractionModel } from './interactions.js';
 import { Ledger, type MeasuringOptions } from './ledger.js';
 import { checkSteps } from './optimal.js';
@@ -32,6 +33,8 @@ export interface SearchOptions<C extends CandidateGroup> extends MeasuringOption
    * these candidates do not make are passed over.
    */
   readonly seeds?: readonly Plan[] | undefined;
+  /** Only plans that keep to this are measured and found; numbers of steps that no such plan has are passed over. */
+  readonly latency?: LatencyLimit<C> | undefined;
   /** Most partial plans looked into for each proposal (default 4,000). */
   readonly nodes?: number | undefined;
 }
@@ -42,7 +45,10 @@ export interface SearchPoint {
   readonly plan: Plan;
   /** What the plan costs jointly, as measured. */
   readonly cost: number;
-  /** How many plans there are with so many steps, and how many of them were measured, `known` ones included. */
+  /**
+   * How many plans there are with so many steps (whatever they take, unless all were looked at), and how many of them were
+   * measured, `known` ones included.
+   */
   readonly plans: number;
   readonly measured: number;
   /** All of them were measured: no plan of these candidates is better. */
@@ -97,7 +103,10 @@ export async function searchPlans<C extends CandidateGroup>(
   checkWhole('budget', budget, 1, Number.MAX_SAFE_INTEGER);
   checkWhole('nodes', nodes, 1, Number.MAX_SAFE_INTEGER);
   const set = candidateSet(layers, candidates, cost);
-  const steps = checkSteps(set, options.steps).filter((n) => options.steps !== undefined || n < layers);
+  const delays = options.latency === undefined ? undefined : Delays.of(set, candidates, options.latency);
+  const steps = checkSteps(set, options.steps).filter(
+    (n) => (options.steps !== undefined || n < layers) && delays?.reaches(0, 0, layers - n) !== false,
+  );
   const counts = countPlans(set);
   const limits = steps.map((n) => Math.min(budget, counts[layers - n]!));
   const model = new InteractionModel(set);
@@ -110,15 +119,21 @@ export async function searchPlans<C extends CandidateGroup>(
   const points: Omit<SearchPoint, 'dominated'>[] = [];
   for (const [i, n] of steps.entries()) {
     const saved = layers - n;
-    const plans = counts[saved]!;
-    const search = new StepSearch(set, model, ledger, { saved, budget: limits[i]!, nodes });
+    const all = counts[saved]! <= budget;
+    const search = new StepSearch(set, model, ledger, { saved, budget: limits[i]!, nodes, delays });
     await search.run(
       seeds.filter((seed) => savedBy(set, seed) === saved),
-      plans <= budget,
+      all,
     );
     ledger.close(i);
-    const measured = mergeKnown(search.measured, ledger.known(), (one) => savedBy(set, one) === saved);
+    const measured = mergeKnown(
+      search.measured,
+      ledger.known(),
+      (one) => savedBy(set, one) === saved && delays?.allows(one) !== false,
+    );
     const { selection, cost } = measured.reduce(better);
+    // Where all were looked at, those that do not keep to the limit were left out.
+    const plans = delays !== undefined && all ? measured.length : counts[saved]!;
     const exhaustive = measured.length === plans;
     points.push({
       steps: n,

@@ -6,6 +6,7 @@ import {
   type Selection,
   scoreSelection,
 } from './candidates.js';
+import type { Delays } from './delays.js';
 import { boundedSearch } from './interacting.js';
 import type { InteractionModel } from './interactions.js';
 import type { Ledger } from './ledger.js';
@@ -18,6 +19,14 @@ const SHORTLIST = 32;
 /** Standard deviations below its estimate at which a plan must be no better than the best for the search to end. */
 const STOP_AT = 2;
 
+export interface StepSearchOptions {
+  readonly saved: number;
+  readonly budget: number;
+  readonly nodes: number;
+  /** Only plans that keep to this; one that saves so many steps does. */
+  readonly delays?: Delays | undefined;
+}
+
 /** The search of one number of steps. */
 export class StepSearch {
   readonly measured: RankedSelection[] = [];
@@ -26,18 +35,13 @@ export class StepSearch {
   readonly #set: CandidateSet;
   readonly #model: InteractionModel;
   readonly #ledger: Ledger;
-  readonly #options: { readonly saved: number; readonly budget: number; readonly nodes: number };
+  readonly #options: StepSearchOptions;
   readonly #keys = new Set<string>();
   #best: RankedSelection | undefined;
   /** The neighbours of the best plan, kept until it changes. */
   #near: { readonly of: Selection; readonly plans: readonly Selection[] } | undefined;
 
-  constructor(
-    set: CandidateSet,
-    model: InteractionModel,
-    ledger: Ledger,
-    options: { readonly saved: number; readonly budget: number; readonly nodes: number },
-  ) {
+  constructor(set: CandidateSet, model: InteractionModel, ledger: Ledger, options: StepSearchOptions) {
     this.#set = set;
     this.#model = model;
     this.#ledger = ledger;
@@ -45,9 +49,8 @@ export class StepSearch {
   }
 
   async run(seeds: readonly Selection[], isExhaustive: boolean): Promise<void> {
-    const { saved, budget } = this.#options;
-    const additive = additiveSelections(this.#set, saved, isExhaustive ? budget : 1)[saved]!;
-    for (const { selection } of additive) await this.#measure(selection);
+    const { budget } = this.#options;
+    for (const selection of this.#first(isExhaustive)) await this.#measure(selection);
     for (const seed of seeds) await this.#measure(seed);
     while (this.measured.length < budget) {
       const next = this.#propose();
@@ -59,7 +62,21 @@ export class StepSearch {
     }
   }
 
+  /** All plans where all are to be measured, else the one with the least sum of costs. */
+  #first(isExhaustive: boolean): Selection[] {
+    const { saved, budget, nodes, delays } = this.#options;
+    if (delays === undefined || isExhaustive) {
+      return additiveSelections(this.#set, saved, isExhaustive ? budget : 1)[saved]!.map(
+        ({ selection }) => selection,
+      );
+    }
+    const none = new Float64Array(this.#set.all.length ** 2);
+    const [least] = boundedSearch(this.#set, none, { saved, count: 1, nodes, delays }).best;
+    return [least?.selection ?? delays.fastest(saved)];
+  }
+
   async #measure(selection: Selection): Promise<void> {
+    if (this.#options.delays?.allows(selection) === false) return;
     if (this.#keys.has(selection.join()) || this.measured.length >= this.#options.budget) return;
     const entry = { selection, cost: await this.#ledger.cost(selection) };
     this.#keys.add(selection.join());
@@ -88,9 +105,15 @@ export class StepSearch {
 
   /** The best plans under the estimate that are not measured yet. */
   #anywhere(pairs: PairMatrix): RankedSelection[] {
-    const { saved, nodes } = this.#options;
+    const { saved, nodes, delays } = this.#options;
     const isExcluded = (selection: Selection) => this.#keys.has(selection.join());
-    const found = boundedSearch(this.#set, pairs, { saved, count: SHORTLIST, nodes, isExcluded });
+    const found = boundedSearch(this.#set, pairs, {
+      saved,
+      count: SHORTLIST,
+      nodes,
+      isExcluded,
+      delays,
+    });
     if (!found.proven) this.proven = false;
     return found.best;
   }
@@ -99,7 +122,9 @@ export class StepSearch {
   #nearest(of: Selection, pairs: PairMatrix): RankedSelection[] {
     if (this.#near?.of !== of) this.#near = { of, plans: neighbours(this.#set, of) };
     return this.#near.plans
-      .filter((selection) => !this.#keys.has(selection.join()))
+      .filter(
+        (selection) => !this.#keys.has(selection.join()) && this.#options.delays?.allows(selection) !== false,
+      )
       .map((selection) => ({ selection, cost: scoreSelection(this.#set, selection, pairs) }))
       .sort((a, b) => a.cost - b.cost || compareSelections(a.selection, b.selection))
       .slice(0, SHORTLIST);

@@ -1,14 +1,16 @@
 import { PlanError, UsageError } from '../errors.js';
 import { MAX_LAYERS } from '../plan/schema.js';
+import { candidateSet } from './candidates.js';
 import type { CandidateGroup } from './costs.js';
 import { reachableSteps } from './counting.js';
+import { Delays, type LatencyLimit } from './delays.js';
 import { checkWhole } from './uniform.js';
 
 /** What a plan shall reach. */
 export type PlanTarget =
   /** At most so many sequential steps. */
   | { readonly maxSteps: number }
-  /** So many times as fast: layers over sequential steps, until something predicts latency. At least 1. */
+  /** So many times as fast: by a prediction where there is one, else layers over sequential steps. At least 1. */
   | { readonly targetSpeedup: number }
   /** At most so much excess perplexity, as a share of the original's: 0.05 is 5 %. */
   | { readonly maxQualityLoss: number };
@@ -75,6 +77,51 @@ export function pointForTarget<P extends TargetPoint>(
     fewestFirst.findLast(({ steps }) => steps <= allowed) ??
     unreachable(target, nearestSteps(fewestFirst.map((point) => point.steps).reverse(), layers))
   );
+}
+
+/** What is predicted of groups: see `LatencyLimit`, changes as shares of the unplanned model's latency. */
+export type LatencyChange<C extends CandidateGroup> = LatencyLimit<C>['change'];
+
+/**
+ * What a speed-up asks of a plan's latency.
+ *
+ * @throws PlanError `PLAN_PARAMETERS`
+ */
+export function latencyLimit<C extends CandidateGroup>(
+  { targetSpeedup }: { readonly targetSpeedup: number },
+  change: LatencyChange<C>,
+): LatencyLimit<C> {
+  checkTarget({ targetSpeedup });
+  return { change, most: 1 / targetSpeedup - 1 };
+}
+
+/**
+ * The numbers of sequential steps, descending, that plans have that are predicted to be so many times as fast: the first is
+ * what costs least, as a rule.
+ *
+ * @throws UsageError `TARGET_UNREACHABLE` with the fastest there is; PlanError `PLAN_PARAMETERS`
+ */
+export function stepsForLatency<C extends CandidateGroup>(
+  target: { readonly targetSpeedup: number },
+  model: { readonly layers: number; readonly candidates: readonly C[] },
+  change: LatencyChange<C>,
+): number[] {
+  const { layers, candidates } = model;
+  const set = candidateSet(layers, candidates, () => 0);
+  const delays = Delays.of(set, candidates, latencyLimit(target, change));
+  const reachable = reachableSteps(model);
+  const found = reachable.filter((steps) => steps < layers && delays.reaches(0, 0, layers - steps));
+  if (found.length > 0) return found;
+  const best = reachable.reduce((a, b) => (delays.least(layers - b) < delays.least(layers - a) ? b : a));
+  const speedup = 1 / (1 + delays.least(layers - best));
+  throw new UsageError('TARGET_UNREACHABLE', 'No plan is predicted to be so fast.', {
+    expected: `${target.targetSpeedup} times as fast, predicted`,
+    found:
+      best === layers
+        ? 'no plan that is faster than the model as it is'
+        : `${speedup.toFixed(2)} times as fast at the most, with ${best} steps`,
+    hint: 'Branches of a group gain nothing on one device: write groups as one layer (`--form wide`), or name devices for them (`--devices cpu:0,cpu:1`). Else ask for less.',
+  });
 }
 
 type StepsTarget = Exclude<PlanTarget, { readonly maxQualityLoss: number }>;

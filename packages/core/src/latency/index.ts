@@ -31,6 +31,7 @@ export {
   type ProgramOptions,
 } from './program.js';
 export { type RankedPlacement, type RankOptions, rankPlacements } from './rank.js';
+export { type RelativeLatency, type RelativeLatencyOptions, relativeLatency } from './relative.js';
 export { type KernelCost, kernelCost } from './roofline.js';
 export {
   EAGER_KERNELS,
