@@ -31,6 +31,31 @@ export function wholeNumber(option: string, min = 0): (value: unknown) => number
   };
 }
 
+const BYTES: Readonly<Record<string, number>> = {
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+};
+
+/** `value` as an amount of memory, in bytes: `4GiB`, `800 MB`, `1.5gib`. */
+export function byteCount(option: string): (value: unknown) => number | undefined {
+  return (value) => {
+    if (value === undefined) return undefined;
+    const [, amount, unit = 'b'] = /^(\d+(?:\.\d+)?)\s*([kmg]?i?b)?$/i.exec(String(value).trim()) ?? [];
+    const bytes = Math.floor(Number(amount) * (BYTES[unit.toLowerCase()] ?? Number.NaN));
+    if (Number.isSafeInteger(bytes) && bytes >= 1) return bytes;
+    throw refusal('OPTION_INVALID', `--${option} is not an amount of memory.`, {
+      expected: 'a number with a unit: KiB, MiB, GiB, kB, MB or GB',
+      found: JSON.stringify(value) ?? 'nothing',
+      hint: `write it as --${option} 4GiB`,
+    });
+  };
+}
+
 /** `value` as a number between `min` and `max`. */
 export function fraction(option: string, min: number, max: number): (value: unknown) => number | undefined {
   return (value) => {

@@ -74,6 +74,7 @@ describe('through the client of OpenAI', () => {
         total_tokens: PROMPT + 6,
         prompt_tokens_details: { cached_tokens: 0 },
       },
+      timings: expect.objectContaining({ prompt_n: PROMPT, predicted_n: 6 }),
     });
   });
 
@@ -124,6 +125,7 @@ describe('through the client of OpenAI', () => {
         total_tokens: 7,
         prompt_tokens_details: { cached_tokens: 0 },
       },
+      timings: expect.objectContaining({ prompt_n: 4, predicted_n: 3 }),
     });
     const chunks = await collect(await client.completions.create({ ...request, stream: true }));
     expect(chunks.map(({ choices }) => [choices[0]?.text, choices[0]?.finish_reason])).toEqual([

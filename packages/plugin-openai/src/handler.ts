@@ -13,13 +13,14 @@ import { eventStream } from './http/events.js';
 import { Keys } from './http/keys.js';
 import { type Cors, Origins } from './http/origin.js';
 import { type Route, routeOf } from './http/route.js';
-import type { TextModel } from './model.js';
+import { ModelLostError, type TextModel } from './model.js';
 import { chatPage } from './page/page.js';
 import { DrainedError, draining, endError, Life } from './serving/life.js';
 import { Metrics } from './serving/metrics.js';
-import { type ModelSource, Models, type Served } from './serving/models.js';
+import { Models } from './serving/models.js';
 import { QueueFullError } from './serving/queue.js';
 import { type Logger, RequestRecord } from './serving/record.js';
+import type { Lease, ModelSource, Served } from './serving/served.js';
 import { Work } from './serving/work.js';
 
 /** How long requests that have been ended have to say so. */
@@ -40,6 +41,12 @@ export interface HandlerOptions {
   readonly fallbackWaiting?: number;
   /** A request that takes longer, its wait included, is ended; 600,000 ms when absent. */
   readonly deadlineMs?: number;
+  /**
+   * Bytes that all models may take in memory together; without end when absent. Before a model is opened that would
+   * go beyond, idle ones that can be closed again (`ModelSource.close`) are, those used longest ago first. One in use stays;
+   * what waits for it is answered as what waits for a model that is loading.
+   */
+  readonly memoryBytes?: number;
   /** How long a request waits for a model that is loading before it is answered with 503; 10,000 ms when absent. */
   readonly loadWaitMs?: number;
   /** A stream has a comment after so long a silence; 10,000 ms when absent. */
@@ -50,6 +57,11 @@ export interface HandlerOptions {
   readonly apiKeys?: readonly string[];
   /** Pages of other origins that may use the server from a browser; none when absent. */
   readonly cors?: Cors;
+  /**
+   * Answers tell how long they took, in a member `timings` such as llama.cpp's server has; `true` when absent. Of streams
+   * the last chunk does, or with `timings_per_token` each.
+   */
+  readonly timings?: boolean;
   /** Serves `/metrics` for Prometheus. */
   readonly metrics?: boolean;
   /** Serves a page to chat at `/`. */
@@ -76,7 +88,7 @@ export interface OpenAIHandler {
  *
  * `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`, `/tokenize`, `/detokenize`;
  * `GET /v1/models`, `/v1/models/{id}`, `/health`; `/metrics` and a page at `/` where they are asked for.
- * A model answers one request at a time; others wait in the order in which they came. A client that goes away
+ * A model answers as many requests at a time as it can; others wait in the order in which they came. A client that goes away
  * ends its generation within one token.
  *
  * @throws UsageError `MODELS_INVALID` without a model, with two of one id, or a fallback that is none; `API_KEY_INVALID` for an empty key
@@ -100,7 +112,13 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   const limits: Limits = { ...LIMITS, ...options.limits };
   const keys = new Keys(options.apiKeys ?? []);
   const origins = new Origins(options.cors);
-  const models = new Models(options.models, { maxWaiting, fallbacks, fallbackWaiting, onError });
+  const models = new Models(options.models, {
+    maxWaiting,
+    fallbacks,
+    fallbackWaiting,
+    memoryBytes: options.memoryBytes ?? Number.POSITIVE_INFINITY,
+    onError,
+  });
   const metrics = options.metrics === true ? new Metrics(models.all) : undefined;
   const lives = new Set<Life>();
   let closing = false;
@@ -110,15 +128,21 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
     readonly request: Request;
     readonly record: RequestRecord;
     readonly life: Life;
+    /** Set when it has its model. */
+    lease?: Lease;
   }
 
   const body = ({ request }: Context) =>
     readJson(request, { bytes: limits.bodyBytes, milliseconds: limits.bodyMs, depth: limits.bodyDepth });
 
-  const open = async (id: string, { record, life }: Context): Promise<[Served, TextModel]> => {
+  const open = async (id: string, context: Context): Promise<[Served, Lease]> => {
+    const { record, life } = context;
     const served = models.choose(id);
     record.fields.model = served.id;
-    return [served, await served.model(loadWaitMs, life.signal)];
+    const lease = await served.use(loadWaitMs, life.signal, (cause) => life.abort(cause));
+    life.onEnd(lease.end);
+    context.lease = lease;
+    return [served, lease];
   };
 
   const join = ({ queue }: Served, life: Life) => {
@@ -135,17 +159,18 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
     async (context: Context): Promise<Response> => {
       const { record, life } = context;
       const parameters = endpoint.parameters(await body(context), limits);
-      const [served, model] = await open(parameters.model, context);
+      const [served, lease] = await open(parameters.model, context);
       const frame: Frame = {
         id: `${endpoint.idPrefix}${randomUUID().replaceAll('-', '')}`,
         created: Math.floor(Date.now() / 1000),
         model: served.id,
       };
       if (options.logPrompts === true) record.fields.prompt = endpoint.prompt(parameters);
-      const job = await endpoint.job(model, parameters, frame, life.signal);
+      const job = await endpoint.job(lease.model, parameters, frame, life.signal);
       record.fields.stream = parameters.stream;
       record.fields.promptTokens = job.promptTokens;
-      const work = new Work({ model, job, turn: join(served, life), life, record, onError });
+      const turn = join(served, life);
+      const work = new Work({ lease, job, turn, life, record, timings: options.timings !== false, onError });
       if (!parameters.stream) return Response.json(await work.whole());
       return eventStream(work.events(), { pingMs, slowReaderMs, onGone: (reason) => life.abort(reason) });
     };
@@ -153,7 +178,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
   const embed = async (context: Context): Promise<Response> => {
     const { life, record } = context;
     const parameters = embeddingParameters(await body(context), limits);
-    const [served, model] = await open(parameters.model, context);
+    const [served, { model }] = await open(parameters.model, context);
     const job = await embeddingJob(model, parameters, life.signal);
     const end = await join(served, life);
     record.turn();
@@ -173,14 +198,14 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
 
   const tokenize = async (context: Context): Promise<Response> => {
     const { model: id, encode } = tokenizeParameters(await body(context), limits);
-    const [, model] = await open(id, context);
+    const [, { model }] = await open(id, context);
     const tokens = await encode(model, context.life.signal);
     return Response.json({ tokens, count: tokens.length, max_model_len: model.contextLength });
   };
 
   const detokenize = async (context: Context): Promise<Response> => {
     const { model: id, decode } = detokenizeParameters(await body(context));
-    const [, model] = await open(id, context);
+    const [, { model }] = await open(id, context);
     return Response.json({ prompt: decode(model) });
   };
 
@@ -236,6 +261,7 @@ export function createOpenAIHandler(options: HandlerOptions): OpenAIHandler {
       streaming = response.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
       return response;
     } catch (cause) {
+      if (cause instanceof ModelLostError) context.lease?.lose(cause);
       // What ended the request says more than what came of that.
       const error = life.signal.aborted ? endError(life.signal.reason) : asApiError(cause);
       if (error === undefined) {

@@ -1,4 +1,5 @@
 export type { Limits } from './api/limits.js';
+export type { Timings } from './api/writer.js';
 export {
   createOpenAIHandler,
   type HandlerOptions,
@@ -20,6 +21,7 @@ export type {
   TokenText,
   ToolFormat,
 } from './model.js';
+export { ModelLostError } from './model.js';
 export { toFastifyPlugin, toNodeListener } from './node/listener.js';
 export {
   type CloseOptions,
@@ -34,6 +36,11 @@ export {
   type ModelFolderOptions,
   openModelFolder,
 } from './runtime/folder.js';
-export { type LocalTextModel, openTextModel, type TextModelOptions } from './runtime/open.js';
-export type { ModelSource } from './serving/models.js';
+export {
+  type LocalTextModel,
+  openTextModel,
+  type TextModelOptions,
+  textModelMemory,
+} from './runtime/open.js';
 export type { Logger } from './serving/record.js';
+export type { ModelSource } from './serving/served.js';

@@ -1,3 +1,5 @@
+import { CqilError } from '@cqil/core';
+
 /** A message of a chat, as chat templates take it. */
 export interface ChatMessage {
   readonly role: 'assistant' | 'system' | 'tool' | 'user';
@@ -115,10 +117,25 @@ export interface TextPiece {
   readonly logprob?: TokenLogprob;
   /** Tokens of the prompt that need not be read, being known from an earlier request; on a first piece of its own. */
   readonly cachedTokens?: number;
+  /** Where tokens are drafted and checked several at a time: how many were up to here, and how many were right. */
+  readonly drafts?: { readonly drafted: number; readonly accepted: number };
   /** Of the prompt's tokens, when asked for; on a first piece of its own. */
   readonly prompt?: readonly TokenLogprob[];
   /** On the last piece: `stop` for an end token, `length` for `maxTokens`. */
   readonly finishReason?: 'length' | 'stop';
+}
+
+/**
+ * What a model throws when it cannot go on at all, whatever it is asked: the worker that computed is gone, or its memory.
+ * The request gets status 500 with the code `model_lost`, and so do the others that use the model; the next one finds it
+ * opened anew.
+ */
+export class ModelLostError extends CqilError {
+  override readonly name = 'ModelLostError';
+
+  constructor(message: string, options: { readonly cause?: unknown } = {}) {
+    super('MODEL_LOST', message, { hint: 'ask again: the model is opened anew', ...options });
+  }
 }
 
 /**
@@ -135,6 +152,8 @@ export interface TextModel {
   readonly contextLength: number;
   /** Calls of `generate` that may go on at the same time; 1 when absent. */
   readonly concurrency?: number;
+  /** What the model takes in memory now, its caches included. */
+  readonly bytes?: number;
   /** Token ids are below this. Where it is known, ids that clients give are checked. */
   readonly vocabularySize?: number;
   /** Absent: the chat template takes no tools. */

@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import { UsageError } from '@cqil/core';
 import type { FolderSource, HandlerOptions, ModelFolder, ModelSource } from '@cqil/plugin-openai';
 import { type CommandContext, defineCommand } from '../command.js';
-import { manyTexts, oneText, wholeNumber } from '../options.js';
+import { byteCount, manyTexts, oneText, wholeNumber } from '../options.js';
 
 /** Keys that come from nowhere else: one, or several with commas between. */
 const KEYS_VARIABLE = 'CQIL_API_KEYS';
@@ -13,6 +13,10 @@ export const serve = defineCommand({
   describe: "serve models with OpenAI's HTTP interface, and a page to chat",
   examples: [
     ['cqil serve models/smollm2', 'the model and what was made of it beside it, at http://127.0.0.1:8080'],
+    [
+      'cqil serve models/a models/b --memory 4GiB',
+      'several, of which as many are open as there is memory for',
+    ],
     ['cqil serve models/smollm2 --host 0.0.0.0 --api-key-file keys.txt', 'for others, with keys'],
   ],
   options: (yargs) =>
@@ -81,6 +85,18 @@ export const serve = defineCommand({
         describe: 'requests that a model answers at the same time (default 8)',
         coerce: wholeNumber('parallel', 1),
       })
+      .option('memory', {
+        type: 'string',
+        describe:
+          'memory that all models may take together, such as 4GiB: each is opened when it is asked for, and the one used longest ago is closed to make room (default: no limit, and all open at the start)',
+        coerce: byteCount('memory'),
+      })
+      .option('draft', {
+        type: 'string',
+        choices: ['prompt-lookup'],
+        describe:
+          'draft tokens from what stood in prompt and answer before, and check several in a step; for a request that has the model to itself',
+      })
       .option('log-level', {
         type: 'string',
         default: 'info',
@@ -102,12 +118,15 @@ export const serve = defineCommand({
     const settings = {
       ...(args.threads === undefined ? {} : { session: { threads: args.threads } }),
       ...(args.parallel === undefined ? {} : { parallel: args.parallel }),
+      ...(args.draft === undefined ? {} : { draft: 'prompt-lookup' as const }),
     };
     const folders: ModelFolder[] = [];
     try {
       for (const path of args.models) {
-        folders.push(await openModelFolder(path, { variants: args.variants, eager: true, ...settings }));
+        const eager = args.memory === undefined;
+        folders.push(await openModelFolder(path, { variants: args.variants, eager, ...settings }));
       }
+      if (args.memory !== undefined) await checkMemory(folders, args.memory);
       const { sources, failure } = watched(distinct(folders));
       const logger = pino(
         { level: args.logLevel, base: null },
@@ -123,6 +142,7 @@ export const serve = defineCommand({
         fallbacks: args.fallBack ? fallbacksOf(folders) : {},
         onError: (cause) => logger.error({ err: cause }, 'fault in a model'),
         ...(args.cors === undefined ? {} : { cors: { origins: args.cors.includes('*') ? '*' : args.cors } }),
+        ...(args.memory === undefined ? {} : { memoryBytes: args.memory }),
         ...(args.maxWaiting === undefined ? {} : { maxWaiting: args.maxWaiting }),
         ...(args.deadline === undefined ? {} : { deadlineMs: args.deadline * 1000 }),
       };
@@ -166,7 +186,7 @@ function watched(sources: readonly FolderSource[]): {
   });
   failure.catch(() => {});
   const all = sources.map((source): ModelSource => {
-    const { id, created, eager = false } = source;
+    const { eager = false } = source;
     const open = async () => {
       try {
         return await source.open();
@@ -175,9 +195,28 @@ function watched(sources: readonly FolderSource[]): {
         throw cause;
       }
     };
-    return { id, created, eager, open };
+    return { ...source, open };
   });
   return { sources: all, failure };
+}
+
+/**
+ * A model that is named must be one, and there must be room for it alone.
+ *
+ * @throws UsageError `MODEL_TOO_LARGE`, and what `openTextModel` throws for folders that are no model
+ */
+async function checkMemory(folders: readonly ModelFolder[], limit: number): Promise<void> {
+  for (const { sources } of folders) {
+    const [model] = sources;
+    const bytes = await model?.memory?.();
+    if (model === undefined || bytes === undefined || bytes <= limit) continue;
+    const mebibytes = (count: number) => `${Math.ceil(count / 2 ** 20)}MiB`;
+    throw new UsageError('MODEL_TOO_LARGE', `${model.folder} does not fit into the memory of --memory.`, {
+      expected: `at most ${mebibytes(limit)}`,
+      found: `about ${mebibytes(bytes)}`,
+      hint: `allow more, as --memory ${mebibytes(bytes)}, or less at the same time by --parallel`,
+    });
+  }
 }
 
 /** A folder that is named, and lies beside another that is, is served once, as that one's variant. */

@@ -4,11 +4,20 @@ import type { TokenLogprob, ToolFormat } from '../model.js';
 import type { AnswerPart, FinishReason } from '../text/answer.js';
 import { callId } from '../tools/call-id.js';
 import { type ToolParser, toolParser } from '../tools/parser.js';
-import { Chunks, type Frame, finite, type TokenCount, usageOf, type Writer } from './writer.js';
+import {
+  type ChunkOptions,
+  Chunks,
+  type Frame,
+  finite,
+  type Timings,
+  type TokenCount,
+  timingsOf,
+  usageOf,
+  type Writer,
+} from './writer.js';
 
-export interface ChatWriterOptions {
+export interface ChatWriterOptions extends ChunkOptions {
   readonly n: number;
-  readonly includeUsage: boolean;
   /** Whether log probabilities were asked for. */
   readonly logprobs: boolean;
   /** How to find the calls of tools; absent where the model may call none. */
@@ -45,7 +54,7 @@ export class ChatWriter implements Writer {
   constructor(frame: Frame, options: ChatWriterOptions) {
     this.#frame = frame;
     this.#options = options;
-    this.#chunks = new Chunks(options.includeUsage);
+    this.#chunks = new Chunks(options);
     const { tools, answerStart } = options;
     this.#choices = Array.from({ length: options.n }, () => {
       const parser = tools === undefined ? undefined : toolParser(tools.format, tools.names);
@@ -60,16 +69,16 @@ export class ChatWriter implements Writer {
     );
   }
 
-  part(index: number, { text, logprobs, finishReason }: AnswerPart): ServerEvent[] {
+  part(index: number, { text, logprobs, finishReason }: AnswerPart, timings?: () => Timings): ServerEvent[] {
     const choice = this.#choices[index] as Choice;
     const told = logprobs.map(chatLogprob);
     choice.logprobs.push(...told);
     choice.untold.push(...told);
     const deltas = this.#deltas(choice, text, finishReason !== undefined);
-    const events = deltas.map((delta) => this.#chunk(index, delta));
+    const events = deltas.map((delta) => this.#chunk(index, delta, null, timings));
     if (finishReason === undefined) return events;
     choice.finish = finishReason === 'stop' && choice.calls.length > 0 ? 'tool_calls' : finishReason;
-    return [...events, this.#chunk(index, {}, choice.finish)];
+    return [...events, this.#chunk(index, {}, choice.finish, timings)];
   }
 
   closing(count: TokenCount): ServerEvent[] {
@@ -95,6 +104,7 @@ export class ChatWriter implements Writer {
         finish_reason: finish,
       })),
       usage: usageOf(count),
+      ...timingsOf(count),
     };
   }
 
@@ -121,15 +131,23 @@ export class ChatWriter implements Writer {
     });
   }
 
-  #chunk(index: number, delta: object, finish_reason: ChatFinish | null = null): ServerEvent {
+  #chunk(
+    index: number,
+    delta: object,
+    finish_reason: ChatFinish | null = null,
+    timings?: () => Timings,
+  ): ServerEvent {
     const choice = this.#choices[index] as Choice;
     const content = choice.untold;
     choice.untold = [];
     const logprobs = content.length > 0 ? { content, refusal: null } : null;
-    return this.#chunks.chunk({
-      ...this.#base('chat.completion.chunk'),
-      choices: [{ index, delta, logprobs, finish_reason }],
-    });
+    // Choices come one after the other.
+    const last = finish_reason !== null && index === this.#choices.length - 1;
+    return this.#chunks.chunk(
+      { ...this.#base('chat.completion.chunk'), choices: [{ index, delta, logprobs, finish_reason }] },
+      timings,
+      last,
+    );
   }
 
   #base(object: string) {

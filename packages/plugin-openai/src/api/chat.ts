@@ -8,7 +8,7 @@ export const chatEndpoint: Endpoint<ChatParameters> = {
   parameters: chatParameters,
   prompt: ({ messages }) => messages,
   async job(model, parameters, frame, signal) {
-    const { messages, n, logprobs, includeUsage, stop } = parameters;
+    const { messages, n, logprobs, includeUsage, timingsPerToken, stop } = parameters;
     if (parameters.schema !== undefined) await checkSchema(model, parameters.schema, 'response_format');
     const { chat, answerStart, schema = parameters.schema, parse } = await planTools(model, parameters);
     const promptIds = await encoded('messages', signal, () =>
@@ -18,6 +18,7 @@ export const chatEndpoint: Endpoint<ChatParameters> = {
       writer: new ChatWriter(frame, {
         n,
         includeUsage,
+        timingsPerToken,
         logprobs: logprobs !== undefined,
         answerStart,
         ...parse,

@@ -2,12 +2,21 @@ import type { ApiError } from '../http/error.js';
 import type { ServerEvent } from '../http/events.js';
 import type { TokenLogprob } from '../model.js';
 import type { AnswerPart, FinishReason } from '../text/answer.js';
-import { Chunks, type Frame, finite, type TokenCount, usageOf, type Writer } from './writer.js';
+import {
+  type ChunkOptions,
+  Chunks,
+  type Frame,
+  finite,
+  type Timings,
+  type TokenCount,
+  timingsOf,
+  usageOf,
+  type Writer,
+} from './writer.js';
 
-export interface CompletionWriterOptions {
+export interface CompletionWriterOptions extends ChunkOptions {
   /** For each choice, what its text begins with: the prompt where it is to be echoed. */
   readonly echoes: readonly string[];
-  readonly includeUsage: boolean;
   readonly logprobs: boolean;
 }
 
@@ -36,7 +45,7 @@ export class CompletionWriter implements Writer {
   constructor(frame: Frame, options: CompletionWriterOptions) {
     this.#frame = frame;
     this.#options = options;
-    this.#chunks = new Chunks(options.includeUsage);
+    this.#chunks = new Chunks(options);
     this.#choices = options.echoes.map((text) => ({
       text,
       finish: null,
@@ -49,7 +58,11 @@ export class CompletionWriter implements Writer {
     return [];
   }
 
-  part(index: number, { text, logprobs, prompt, finishReason }: AnswerPart): ServerEvent[] {
+  part(
+    index: number,
+    { text, logprobs, prompt, finishReason }: AnswerPart,
+    timings?: () => Timings,
+  ): ServerEvent[] {
     const choice = this.#choices[index] as Choice;
     const echo = this.#options.echoes[index] as string;
     const told = noLogprobs();
@@ -64,11 +77,11 @@ export class CompletionWriter implements Writer {
     const events: ServerEvent[] = [];
     if (said !== '' || told.tokens.length > 0) {
       choice.echoed = true;
-      events.push(this.#chunk(index, said, told, null));
+      events.push(this.#chunk(index, said, told, null, timings));
     }
     if (finishReason === undefined) return events;
     choice.finish = finishReason;
-    return [...events, this.#chunk(index, '', noLogprobs(), finishReason)];
+    return [...events, this.#chunk(index, '', noLogprobs(), finishReason, timings)];
   }
 
   closing(count: TokenCount): ServerEvent[] {
@@ -89,12 +102,22 @@ export class CompletionWriter implements Writer {
         finish_reason: finish,
       })),
       usage: usageOf(count),
+      ...timingsOf(count),
     };
   }
 
-  #chunk(index: number, text: string, told: Logprobs, finish_reason: FinishReason | null): ServerEvent {
+  #chunk(
+    index: number,
+    text: string,
+    told: Logprobs,
+    finish_reason: FinishReason | null,
+    timings: (() => Timings) | undefined,
+  ): ServerEvent {
     const logprobs = this.#options.logprobs && told.tokens.length > 0 ? told : null;
-    return this.#chunks.chunk({ ...this.#base(), choices: [{ index, text, logprobs, finish_reason }] });
+    // Choices come one after the other.
+    const last = finish_reason !== null && index === this.#choices.length - 1;
+    const choice = { index, text, logprobs, finish_reason };
+    return this.#chunks.chunk({ ...this.#base(), choices: [choice] }, timings, last);
   }
 
   #base() {

@@ -13,7 +13,7 @@ export const completionEndpoint: Endpoint<CompletionParameters> = {
   parameters: completionParameters,
   prompt: ({ prompts }) => prompts,
   async job(model, parameters, frame, signal) {
-    const { prompts, n, logprobs, includeUsage, stop, echo, schema } = parameters;
+    const { prompts, n, logprobs, includeUsage, timingsPerToken, stop, echo, schema } = parameters;
     const encodedPrompts: (readonly number[])[] = [];
     for (const prompt of prompts) encodedPrompts.push(await idsOf(model, prompt, 'prompt', signal));
     const choices = encodedPrompts.map((ids) =>
@@ -31,6 +31,7 @@ export const completionEndpoint: Endpoint<CompletionParameters> = {
       writer: new CompletionWriter(frame, {
         echoes: echoes.flatMap((text) => Array.from({ length: n }, () => text)),
         includeUsage,
+        timingsPerToken,
         logprobs: logprobs !== undefined,
       }),
       choices: choices.flat(),

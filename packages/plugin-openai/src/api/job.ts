@@ -1,6 +1,14 @@
 import { randomInt } from 'node:crypto';
 import { ApiError, badRequest, unsupported } from '../http/error.js';
-import type { ChatOptions, JsonSchema, TextModel, TextRequest, Tokens, ToolFormat } from '../model.js';
+import {
+  type ChatOptions,
+  type JsonSchema,
+  ModelLostError,
+  type TextModel,
+  type TextRequest,
+  type Tokens,
+  type ToolFormat,
+} from '../model.js';
 import { ARGUMENTS_KEY, CALL_START } from '../tools/parser.js';
 import type { Limits } from './limits.js';
 import type { Sampling } from './sampling.js';
@@ -132,7 +140,7 @@ export async function encoded(
   try {
     return await encode();
   } catch (cause) {
-    if (cause instanceof ApiError || signal.aborted) throw cause;
+    if (cause instanceof ApiError || cause instanceof ModelLostError || signal.aborted) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw badRequest(`The model does not take the ${param}: ${reason}`, param);
   }
@@ -172,6 +180,7 @@ export async function checkSchema(model: TextModel, schema: JsonSchema, param: s
   try {
     await model.checkSchema(schema);
   } catch (cause) {
+    if (cause instanceof ModelLostError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw badRequest(`The schema cannot be used: ${reason}`, param, 'invalid_json_schema');
   }

@@ -6,7 +6,7 @@ import type { AnswerPart, FinishReason } from '../text/answer.js';
 import { callId } from '../tools/call-id.js';
 import { type ToolEvent, type ToolParser, toolParser } from '../tools/parser.js';
 import { chatLogprob } from './chat-writer.js';
-import type { Frame, TokenCount, Writer } from './writer.js';
+import { type Frame, type TokenCount, timingsOf, type Writer } from './writer.js';
 
 export interface ResponseWriterOptions {
   /** What the response says again of the request. */
@@ -186,6 +186,7 @@ export class ResponseWriter implements Writer {
       truncation: 'disabled',
       ...this.#options.said,
       usage: count === undefined ? null : usage(count),
+      ...(count === undefined ? {} : timingsOf(count)),
     };
   }
 }

@@ -69,11 +69,14 @@ export const streamSchema = {
   stream_options: z
     .object({ include_usage: z.boolean().nullish(), include_obfuscation: z.boolean().nullish() })
     .nullish(),
+  // As llama.cpp's server takes it.
+  timings_per_token: z.boolean().nullish(),
 };
 
 export interface Streaming {
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  readonly timingsPerToken: boolean;
 }
 
 export function streaming(request: z.infer<z.ZodObject<typeof streamSchema>>): Streaming {
@@ -83,5 +86,6 @@ export function streaming(request: z.infer<z.ZodObject<typeof streamSchema>>): S
   return {
     stream: request.stream ?? false,
     includeUsage: request.stream_options?.include_usage ?? false,
+    timingsPerToken: request.timings_per_token ?? false,
   };
 }

@@ -1,4 +1,5 @@
 import { CqilError } from '@cqil/core';
+import { ModelLostError } from '../model.js';
 
 /** An error that a client is told of, in the form that OpenAI's clients read. */
 export class ApiError extends Error {
@@ -69,9 +70,17 @@ export function unavailable(message: string, code: string, retryAfter: number): 
   });
 }
 
+/** The model broke down; the next request finds it opened anew. */
+export function modelLost(): ApiError {
+  return new ApiError(500, 'The model broke down while it answered. It is opened anew: ask again.', {
+    code: 'model_lost',
+  });
+}
+
 /** What a client is told of a fault of ours: nothing that could hold a path or a prompt. */
 export function asApiError(cause: unknown): ApiError {
   if (cause instanceof ApiError) return cause;
+  if (cause instanceof ModelLostError) return modelLost();
   if (cause instanceof CqilError && cause.code === 'NO_TOKEN_LEFT') {
     return badRequest(
       'The biases and the format leave no token that could come.',

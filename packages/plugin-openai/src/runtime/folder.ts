@@ -1,8 +1,9 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type Plan, parsePlan, sequentialSteps } from '@cqil/core';
-import type { ModelSource } from '../serving/models.js';
-import { type LocalTextModel, openTextModel, type TextModelOptions } from './open.js';
+import { type Plan, parsePlan, sequentialSteps, UsageError } from '@cqil/core';
+import type { TextModel } from '../model.js';
+import type { ModelSource } from '../serving/served.js';
+import { type LocalTextModel, openTextModel, type TextModelOptions, textModelMemory } from './open.js';
 
 /** What a rewritten model carries beside its graph. */
 const PLAN_FILE = 'cqil.plan.json';
@@ -42,6 +43,8 @@ export async function openModelFolder(path: string, options: ModelFolderOptions 
   const own = await readPlan(root);
   const variants = options.variants === false || own !== undefined ? [] : await variantsOf(root);
   const opened = new Set<Promise<LocalTextModel>>();
+  const openings = new WeakMap<TextModel, Promise<LocalTextModel>>();
+  let disposed = false;
 
   const source = async (name: string, folder: string, plan: Plan | undefined): Promise<FolderSource> => ({
     id: name,
@@ -49,12 +52,27 @@ export async function openModelFolder(path: string, options: ModelFolderOptions 
     created: await changed(folder),
     ...(options.eager === true && folder === root ? { eager: true } : {}),
     ...(plan === undefined ? {} : { steps: sequentialSteps(plan) }),
-    open() {
+    memory: () => textModelMemory(folder, options),
+    async open() {
+      // What is opened now nobody would free.
+      if (disposed) throw gone(folder);
       const { variants: _, eager: __, ...rest } = options;
       const opening = openTextModel(folder, { ...rest, id: name });
       opened.add(opening);
-      opening.catch(() => opened.delete(opening));
-      return opening;
+      try {
+        const model = await opening;
+        if (disposed) throw gone(folder);
+        openings.set(model, opening);
+        return model;
+      } catch (cause) {
+        opened.delete(opening);
+        throw cause;
+      }
+    },
+    async close(model) {
+      const opening = openings.get(model);
+      await (await opening)?.dispose();
+      if (opening !== undefined) opened.delete(opening);
     },
   });
   const counts = variants.map(({ plan }) => sequentialSteps(plan));
@@ -68,12 +86,19 @@ export async function openModelFolder(path: string, options: ModelFolderOptions 
     )),
   ];
   const dispose = async () => {
+    disposed = true;
     await Promise.all(
       Array.from(opened, (opening) => opening.then((model) => model.dispose()).catch(() => {})),
     );
     opened.clear();
   };
   return { sources, dispose, [Symbol.asyncDispose]: dispose };
+}
+
+function gone(folder: string): UsageError {
+  return new UsageError('MODEL_DISPOSED', `The models of ${folder} have been disposed of.`, {
+    hint: 'open the folder again',
+  });
 }
 
 interface Variant {

@@ -6,7 +6,7 @@ import { Tokenizer } from '@huggingface/tokenizers';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createOpenAIHandler } from '../handler.js';
-import type { TextRequest } from '../model.js';
+import { ModelLostError, type TextRequest } from '../model.js';
 import { collect } from '../test/collect.js';
 import { type TinyModel, tinyModel } from '../test/tiny-model.js';
 import { type LocalTextModel, openTextModel } from './open.js';
@@ -214,6 +214,41 @@ describe('openTextModel', () => {
       400,
       { error: { code: 'no_token_left' } },
     ]);
+  });
+
+  it('drafts from the prompt where it is told to, and says the same', async () => {
+    cpSync(GROUPED, join(tiny.folder, 'gqa'), { recursive: true });
+    const open = (more: object) => openTextModel(tiny.folder, { graph: 'gqa/model.onnx', ...more });
+    await using plain = await open({});
+    await using drafting = await open({ draft: 'prompt-lookup' });
+    const promptIds = encode('one two one two one two');
+    const said = async (served: LocalTextModel) => {
+      const pieces = await collect(served.generate(request({ promptIds, maxTokens: 60 })));
+      return { text: pieces.map(({ text }) => text).join(''), drafts: pieces.at(-1)?.drafts };
+    };
+    const [without, drafted] = [await said(plain), await said(drafting)];
+    expect(drafted.text).toBe(without.text);
+    expect(without.drafts).toBeUndefined();
+    expect(drafted.drafts?.drafted).toBeGreaterThan(0);
+    expect(drafted.drafts?.accepted).toBeLessThanOrEqual(drafted.drafts!.drafted);
+    // Two at a time share their steps instead.
+    const [first, second] = await Promise.all([said(drafting), said(drafting)]);
+    expect(first.drafts).toBeDefined();
+    expect(second.drafts).toBeUndefined();
+    // The server says what came of it.
+    const handler = createOpenAIHandler({ models: [drafting] });
+    const body = JSON.stringify({ model: drafting.id, prompt: promptIds, max_tokens: 60, temperature: 0 });
+    const asked = new Request('http://localhost/v1/completions', { method: 'POST', body });
+    expect(await (await handler(asked)).json()).toMatchObject({
+      timings: { draft_n: expect.any(Number), draft_n_accepted: expect.any(Number) },
+    });
+  });
+
+  it('says so when it can go on no more', async () => {
+    const own = await openTextModel(tiny.folder, { graph: 'onnx/model.onnx' });
+    await own.dispose();
+    await own.dispose();
+    await expect(collect(own.generate(request()))).rejects.toBeInstanceOf(ModelLostError);
   });
 
   it('takes the only graph of a folder', async () => {

@@ -4,17 +4,19 @@ import { CqilError, ModelFormatError, UsageError } from '@cqil/core';
 import {
   BatchedDecoder,
   type DecoderSession,
+  InferenceError,
   isPartition,
   openDecoder,
   type SessionOptions,
 } from '@cqil/runtime-gpu';
 import { z } from 'zod';
 import { Grammars } from '../constrain/grammars.js';
-import type { TextModel } from '../model.js';
+import { ModelLostError, type TextModel, type TextPiece, type TextRequest } from '../model.js';
 import { ThreadedTokenizer } from '../text/tokenizer.js';
 import { Vocabulary } from '../text/vocabulary.js';
 import { ChatTemplate, templateSchema } from './chat-template.js';
-import { pieces } from './pieces.js';
+import { cacheBytesPerToken, modelFiles, weightBytes } from './memory.js';
+import { pieces, type RuntimeModel } from './pieces.js';
 import { PrefixPool } from './prefix-pool.js';
 
 export interface TextModelOptions {
@@ -32,10 +34,23 @@ export interface TextModelOptions {
   readonly parallel?: number;
   /** Caches of earlier requests that are kept for prompts that begin alike; 4 when absent. */
   readonly keptPrefixes?: number;
+  /**
+   * `prompt-lookup`: a request that has the model to itself drafts what followed its last tokens before, in prompt or
+   * answer, and checks several tokens in one step where that pays. The answer stays the same.
+   */
+  readonly draft?: 'prompt-lookup';
 }
+
+const PARALLEL = 8;
+const KEPT_PREFIXES = 4;
+/** Tokens of each sequence that an estimate makes room for, where the context has as many. */
+const USUAL_TOKENS = 256;
+/** After these nothing works any more: a device's thread is gone, or the session itself. */
+const LOST: ReadonlySet<string> = new Set(['EXECUTOR_DEVICE_LOST', 'SESSION_DISPOSED']);
 
 /** A model that runs on this machine; `dispose` frees it. */
 export interface LocalTextModel extends TextModel, AsyncDisposable {
+  readonly bytes: number;
   dispose(): Promise<void>;
 }
 
@@ -56,6 +71,8 @@ const tokenizerSchema = z.looseObject({
 /**
  * Opens a model folder, as `cqil rewrite` or `cqil import` writes it: a graph, `config.json`, `tokenizer.json`
  * and `tokenizer_config.json`; or one that `cqil partition` wrote, whose parts run on their devices.
+ *
+ * Generating throws a `ModelLostError` once the model cannot go on.
  *
  * @throws UsageError `MODEL_NOT_FOUND`; ModelFormatError `MODEL_CONFIG_INVALID`; InferenceError
  * @example
@@ -88,24 +105,55 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   const { mtimeMs } = await stat(graph).catch((cause: unknown) => {
     throw notFound(graph, cause);
   });
+  const weights = weightBytes(await modelFiles(root, graph));
+  const perToken = cacheBytesPerToken(config);
   const decoder = await openDecoder(graph, options.session ?? {});
 
-  const { parallel = 8, keptPrefixes = 4 } = options;
+  const { parallel = PARALLEL, keptPrefixes = KEPT_PREFIXES } = options;
   const batched = await joined(decoder, parallel, keptPrefixes);
   const prefixes = new PrefixPool(keptPrefixes);
 
   const vocabularySize = Math.max(config.vocab_size ?? 0, vocabulary.size);
   const grammars = new Grammars(vocabulary, vocabularySize, eosIds);
+  let disposed: Promise<unknown> | undefined;
   const dispose = async () => {
-    prefixes.dispose();
-    batched?.dispose();
-    await Promise.all([decoder.dispose(), tokenizer.dispose()]);
+    disposed ??= (async () => {
+      prefixes.dispose();
+      batched?.dispose();
+      await Promise.all([decoder.dispose(), tokenizer.dispose()]);
+    })();
+    await disposed;
   };
+  const runtime: RuntimeModel = {
+    decoder: batched ?? decoder,
+    prefixes,
+    decode: (ids) => tokenizer.decode(ids, false),
+    vocabulary,
+    grammars,
+    eosIds,
+  };
+  let running = 0;
+  async function* generated(request: TextRequest): AsyncGenerator<TextPiece, void> {
+    running += 1;
+    try {
+      // Several tokens of one sequence are a step of their own, which holds up the others.
+      yield* pieces(runtime, request, { draft: options.draft !== undefined && running === 1 });
+    } catch (cause) {
+      throw cause instanceof InferenceError && LOST.has(cause.code)
+        ? new ModelLostError(`The model in ${root} broke down.`, { cause })
+        : cause;
+    } finally {
+      running -= 1;
+    }
+  }
   return {
     id: options.id ?? basename(root),
     created: Math.floor(mtimeMs / 1000),
     contextLength,
     vocabularySize,
+    get bytes() {
+      return weights + (batched?.tokens ?? prefixes.tokens) * perToken;
+    },
     logprobs: true,
     concurrency: batched === undefined ? 1 : parallel,
     ...(template?.toolFormat === undefined ? {} : { toolFormat: template.toolFormat }),
@@ -120,21 +168,26 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
       if (eosIds.length === 0) throw new Error('the model has no token that ends an answer.');
       await grammars.compile(schema);
     },
-    generate: (request) =>
-      pieces(
-        {
-          decoder: batched ?? decoder,
-          prefixes,
-          decode: (ids) => tokenizer.decode(ids, false),
-          vocabulary,
-          grammars,
-          eosIds,
-        },
-        request,
-      ),
+    generate: generated,
     dispose,
     [Symbol.asyncDispose]: dispose,
   };
+}
+
+/**
+ * About the memory that a model takes when it is open, in bytes, from the sizes of its files: weights, tokenizer, and
+ * caches of some hundred tokens for each request that it may answer at the same time. Opens nothing.
+ *
+ * @throws UsageError `MODEL_NOT_FOUND`; ModelFormatError `MODEL_CONFIG_INVALID`
+ */
+export async function textModelMemory(folder: string, options: TextModelOptions = {}): Promise<number> {
+  const root = resolve(folder);
+  const config = await read(root, 'config.json', configSchema);
+  const { parallel = PARALLEL, keptPrefixes = KEPT_PREFIXES } = options;
+  const context = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
+  const tokens = (parallel + keptPrefixes) * Math.min(context ?? USUAL_TOKENS, USUAL_TOKENS);
+  const files = await modelFiles(root, await graphOf(root, options.graph));
+  return weightBytes(files) + tokens * cacheBytesPerToken(config);
 }
 
 /** `undefined` where sequences cannot go through the model together. */

@@ -22,14 +22,23 @@ export interface RuntimeModel {
   readonly eosIds: readonly number[];
 }
 
+export interface PieceOptions {
+  /** Drafts tokens from the prompt and checks several in one step. */
+  readonly draft: boolean;
+}
+
 /** The runtime's tokens as pieces of text. */
-export async function* pieces(model: RuntimeModel, request: TextRequest): AsyncGenerator<TextPiece, void> {
+export async function* pieces(
+  model: RuntimeModel,
+  request: TextRequest,
+  options: PieceOptions,
+): AsyncGenerator<TextPiece, void> {
   const { prefixes } = model;
   const { promptLogprobs = false, promptIds } = request;
   const { cache, shared } = prefixes.take(promptLogprobs ? [] : promptIds);
   try {
     if (!promptLogprobs) yield { text: '', tokens: 0, cachedTokens: shared };
-    yield* generated(model, request, cache);
+    yield* generated(model, request, cache, options);
   } finally {
     prefixes.put(cache);
   }
@@ -39,6 +48,7 @@ async function* generated(
   model: RuntimeModel,
   request: TextRequest,
   cache: PrefixCache,
+  { draft }: PieceOptions,
 ): AsyncGenerator<TextPiece, void> {
   const { decoder, vocabulary, grammars } = model;
   const { schema, promptLogprobs = false, maxTokens, promptIds, logprobs, signal } = request;
@@ -66,18 +76,25 @@ async function* generated(
       ...options,
       eosIds: model.eosIds,
       cache,
+      // What may come next is known of a constraint only when the token before has been taken.
+      ...(draft && constraint === undefined ? { speculate: { drafter: 'prompt' as const } } : {}),
       ...(constraint === undefined ? {} : { constraint }),
     });
     for await (const token of tokens) {
-      const { finishReason } = token;
+      const { finishReason, speculation } = token;
+      const drafts =
+        speculation === undefined
+          ? {}
+          : { drafts: { drafted: speculation.drafted, accepted: speculation.accepted } };
       if (finishReason === 'stop') {
-        yield { text: detokenizer.flush(), tokens: 1, finishReason };
+        yield { text: detokenizer.flush(), tokens: 1, ...drafts, finishReason };
         return;
       }
       const text = detokenizer.push(token.id);
       yield {
         text: finishReason === undefined ? text : text + detokenizer.flush(),
         tokens: 1,
+        ...drafts,
         ...(token.logprob === undefined ? {} : { logprob: logprobOf(vocabulary, token) }),
         ...(finishReason === undefined ? {} : { finishReason }),
       };

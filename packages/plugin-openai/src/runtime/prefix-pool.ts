@@ -46,6 +46,11 @@ export class PrefixPool {
     while (this.#kept.length > limit) this.#kept.shift()?.dispose();
   }
 
+  /** Tokens in the caches that are kept. */
+  get tokens(): number {
+    return this.#kept.reduce((sum, { ids }) => sum + ids.length, 0);
+  }
+
   dispose(): void {
     this.#disposed = true;
     for (const one of this.#kept.splice(0)) one.dispose();

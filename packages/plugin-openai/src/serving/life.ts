@@ -1,4 +1,5 @@
-import { ApiError, unavailable } from '../http/error.js';
+import { ApiError, modelLost, unavailable } from '../http/error.js';
+import { ModelLostError } from '../model.js';
 
 /** The server ended a request that took too long. */
 export class DeadlineError extends Error {
@@ -15,7 +16,7 @@ export class Life {
   readonly #controller = new AbortController();
   readonly #client: AbortSignal;
   readonly #timer: NodeJS.Timeout;
-  #onEnd = () => {};
+  readonly #onEnd: (() => void)[] = [];
   readonly #leave = () => this.abort(this.#client.reason);
 
   constructor(client: AbortSignal, deadlineMs: number) {
@@ -33,17 +34,16 @@ export class Life {
     this.#controller.abort(reason);
   }
 
-  /** Called once, when the request is over. */
+  /** Called once, when the request is over; what is added last comes first. */
   onEnd(callback: () => void): void {
-    this.#onEnd = callback;
+    this.#onEnd.push(callback);
   }
 
   /** Lets go of the client's signal and the clock. */
   end(): void {
     clearTimeout(this.#timer);
     this.#client.removeEventListener('abort', this.#leave);
-    this.#onEnd();
-    this.#onEnd = () => {};
+    for (const callback of this.#onEnd.splice(0).reverse()) callback();
   }
 }
 
@@ -56,6 +56,7 @@ export function endError(reason: unknown): ApiError | undefined {
     });
   }
   if (reason instanceof DrainedError) return draining();
+  if (reason instanceof ModelLostError) return modelLost();
   return undefined;
 }
 

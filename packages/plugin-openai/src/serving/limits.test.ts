@@ -215,6 +215,9 @@ describe('the log', () => {
         completionTokens: 2,
         waitedMs: expect.any(Number),
         firstTokenMs: expect.any(Number),
+        cachedTokens: 0,
+        promptMs: expect.any(Number),
+        predictedMs: expect.any(Number),
         durationMs: expect.any(Number),
         ...(logPrompts ? { prompt: ['question'] } : {}),
       });
@@ -262,6 +265,10 @@ describe('metrics', () => {
       'cqil_tokens_total{model="scripted",kind="completion"} 3',
       'cqil_requests_waiting{model="scripted"} 0',
       'cqil_model_loaded{model="scripted"} 1',
+      'cqil_model_loads{model="scripted"} 1',
+      'cqil_tokens_total{model="scripted",kind="cached"} 0',
+      'cqil_prompt_seconds_count{model="scripted"} 1',
+      'cqil_token_seconds_count{model="scripted"} 1',
       'cqil_first_token_seconds_count{model="scripted"} 1',
     ]) {
       expect(text).toContain(line);

@@ -1,111 +1,24 @@
 import { UsageError } from '@cqil/core';
-import { ApiError, unavailable } from '../http/error.js';
+import { ApiError } from '../http/error.js';
 import type { TextModel } from '../model.js';
-import { TurnQueue } from './queue.js';
-
-/** A model that is opened when it is first asked for. */
-export interface ModelSource {
-  /** The name by which requests ask for it. */
-  readonly id: string;
-  /** When the model was made, in seconds since 1970. */
-  readonly created: number;
-  /** Opens it as soon as the handler is made; until it is there, `/health` says so. */
-  readonly eager?: boolean;
-  /** Called once, and again after it has failed. Whoever opens a model disposes of it. */
-  open(): Promise<TextModel>;
-}
-
-/** A model or what one comes of, with the queue of those who want it. */
-export class Served {
-  readonly id: string;
-  readonly created: number;
-  readonly eager: boolean;
-  readonly queue: TurnQueue;
-  readonly #open: () => Promise<TextModel>;
-  readonly #onError: (cause: unknown) => void;
-  #model: TextModel | undefined;
-  #opening: Promise<TextModel> | undefined;
-
-  constructor(source: ModelSource | TextModel, maxWaiting: number, onError: (cause: unknown) => void) {
-    this.id = source.id;
-    this.created = source.created;
-    this.queue = new TurnQueue(maxWaiting);
-    this.#onError = onError;
-    if ('open' in source) {
-      this.eager = source.eager ?? false;
-      this.#open = () => source.open();
-    } else {
-      this.eager = false;
-      this.#use(source);
-      this.#open = async () => source;
-    }
-    if (this.eager) this.#load().catch(() => {});
-  }
-
-  get ready(): boolean {
-    return this.#model !== undefined;
-  }
-
-  /**
-   * The model; one that is not there yet is waited for, but not for long.
-   *
-   * @throws ApiError 503 while it is loading; 500 when it cannot be loaded
-   */
-  async model(waitMs: number, signal: AbortSignal): Promise<TextModel> {
-    if (this.#model !== undefined) return this.#model;
-    const loading = this.#load();
-    let timer: NodeJS.Timeout | undefined;
-    let leave = () => {};
-    const enough = new Promise<never>((_, reject) => {
-      leave = () => reject(signal.reason);
-      signal.addEventListener('abort', leave, { once: true });
-      timer = setTimeout(
-        () => reject(unavailable(`The model ${JSON.stringify(this.id)} is loading.`, 'model_loading', 2)),
-        waitMs,
-      );
-    });
-    try {
-      return await Promise.race([loading, enough]);
-    } finally {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', leave);
-    }
-  }
-
-  #use(model: TextModel): void {
-    this.#model = model;
-    this.queue.places = model.concurrency ?? 1;
-  }
-
-  #load(): Promise<TextModel> {
-    this.#opening ??= this.#open()
-      .then((model) => {
-        this.#use(model);
-        return model;
-      })
-      .catch((cause: unknown) => {
-        this.#opening = undefined;
-        this.#onError(cause);
-        throw new ApiError(500, `The model ${JSON.stringify(this.id)} cannot be loaded.`, {
-          code: 'model_load_failed',
-        });
-      });
-    return this.#opening;
-  }
-}
+import { MemoryBudget } from './memory.js';
+import { type ModelSource, Served } from './served.js';
 
 export interface ModelsOptions {
   readonly maxWaiting: number;
   /** By id, the model that answers instead when `fallbackWaiting` requests wait. */
   readonly fallbacks: Readonly<Record<string, string>>;
   readonly fallbackWaiting: number;
+  /** Bytes that all models may take together. */
+  readonly memoryBytes: number;
   readonly onError: (cause: unknown) => void;
 }
 
 /**
  * All models, by id.
  *
- * @throws UsageError `MODELS_INVALID` without a model, with two of one id, or with a fallback to or from none
+ * @throws UsageError `MODELS_INVALID` without a model, with two of one id, with a fallback to or from none, or without
+ *   memory
  */
 export class Models {
   readonly all: readonly Served[];
@@ -130,13 +43,21 @@ export class Models {
         found: missing,
       });
     }
-    this.all = sources.map((source) => new Served(source, options.maxWaiting, options.onError));
+    const { maxWaiting, memoryBytes, onError } = options;
+    if (!(memoryBytes > 0)) {
+      throw new UsageError('MODELS_INVALID', 'There is no memory for models.', {
+        expected: 'more than 0 bytes',
+        found: String(memoryBytes),
+      });
+    }
+    const memory = new MemoryBudget(memoryBytes);
+    this.all = sources.map((source) => new Served(source, { maxWaiting, memory, onError }));
     this.#byId = new Map(this.all.map((one) => [one.id, one]));
   }
 
-  /** Whether everything that was to be opened at the start is. */
+  /** Whether everything that was to be opened at the start has been. */
   get ready(): boolean {
-    return this.all.every(({ eager, ready }) => ready || !eager);
+    return this.all.every(({ eager, loads }) => loads > 0 || !eager);
   }
 
   /** @throws ApiError 404 */

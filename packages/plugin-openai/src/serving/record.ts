@@ -23,6 +23,14 @@ export interface RequestFields {
   waitedMs?: number;
   /** From the turn to the first token. */
   firstTokenMs?: number;
+  /** Of the prompts' tokens, those that need not be read. */
+  cachedTokens?: number;
+  /** Reading the prompts, up to the first token; generating from there on. */
+  promptMs?: number;
+  predictedMs?: number;
+  /** Where tokens are drafted: how many were, and how many were right. */
+  draftedTokens?: number;
+  acceptedTokens?: number;
   /** Only when it was asked for. */
   prompt?: unknown;
 }

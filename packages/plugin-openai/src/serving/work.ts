@@ -2,24 +2,30 @@ import type { ChoiceRequest, Job } from '../api/job.js';
 import type { TokenCount } from '../api/writer.js';
 import { asApiError } from '../http/error.js';
 import type { ServerEvent } from '../http/events.js';
-import type { TextModel } from '../model.js';
+import { ModelLostError } from '../model.js';
 import { type AnswerPart, answer } from '../text/answer.js';
 import { endError, type Life } from './life.js';
 import type { RequestRecord } from './record.js';
+import type { Lease } from './served.js';
+import { Stopwatch } from './stopwatch.js';
 
 interface WorkOptions {
-  readonly model: TextModel;
+  readonly lease: Lease;
   readonly job: Job;
   /** The turn at the model: a function that ends it. */
   readonly turn: Promise<() => void>;
   readonly life: Life;
   readonly record: RequestRecord;
+  /** Whether answers tell how long they took. */
+  readonly timings: boolean;
   readonly onError: (cause: unknown) => void;
 }
 
 /** One job at work: its choices are generated one after the other within one turn. */
 export class Work {
   readonly #options: WorkOptions;
+  readonly #watch = new Stopwatch();
+  readonly #timings = () => this.#watch.timings;
   #begun = false;
   #tokens = 0;
   /** Of the first choice: the others have the same prompt. */
@@ -52,17 +58,19 @@ export class Work {
 
   /** The answer's events; a fault after the first is an event, too. */
   async *events(): AsyncGenerator<ServerEvent, void> {
-    const { job, life, record, onError } = this.#options;
+    const { job, lease, life, record, onError } = this.#options;
     const { writer } = job;
+    const timings = this.#options.timings ? this.#timings : undefined;
     let opened = false;
     try {
       for await (const [choice, part] of this.#parts()) {
         if (!opened) yield* writer.opening();
         opened = true;
-        if (part !== undefined) yield* writer.part(choice, part);
+        if (part !== undefined) yield* writer.part(choice, part, timings);
       }
       yield* writer.closing(this.#count());
     } catch (cause) {
+      if (cause instanceof ModelLostError) lease.lose(cause);
       const ended = life.signal.aborted ? endError(life.signal.reason) : asApiError(cause);
       if (ended === undefined) {
         // Nobody reads on.
@@ -81,7 +89,7 @@ export class Work {
 
   /** The first is no part yet: it says that the turn has come. */
   async *#parts(): AsyncGenerator<[choice: number, part: AnswerPart | undefined]> {
-    const { model, job, turn, life, record } = this.#options;
+    const { job, turn, life, record } = this.#options;
     this.#begun = true;
     const end = await turn;
     try {
@@ -89,7 +97,7 @@ export class Work {
       yield [0, undefined];
       for (const [choice, request] of job.choices.entries()) {
         const before = this.#tokens;
-        for await (const part of this.#answer(model, request)) {
+        for await (const part of this.#answer(request)) {
           if (part.cachedTokens !== undefined) {
             this.#cached ??= part.cachedTokens;
             continue;
@@ -105,10 +113,11 @@ export class Work {
     life.signal.throwIfAborted();
   }
 
-  #answer(model: TextModel, request: ChoiceRequest): AsyncIterable<AnswerPart> {
-    const { job, life } = this.#options;
+  #answer(request: ChoiceRequest): AsyncIterable<AnswerPart> {
+    const { lease, job, life } = this.#options;
     if (request.maxTokens === 0 && request.promptLogprobs !== true) return nothing();
-    return answer(model, { ...request, signal: life.signal }, job.stop);
+    const pieces = lease.model.generate({ ...request, signal: life.signal });
+    return answer(this.#watch.time(pieces, request.promptIds.length), job.stop);
   }
 
   #count(): TokenCount {
@@ -116,6 +125,7 @@ export class Work {
       prompt: this.#options.job.promptTokens,
       completion: this.#tokens,
       cached: this.#cached ?? 0,
+      timings: this.#options.timings ? this.#watch.timings : undefined,
     };
   }
 
@@ -123,6 +133,14 @@ export class Work {
     const { record, job } = this.#options;
     record.fields.completionTokens = this.#tokens;
     record.fields.choices = job.choices.length;
+    const { cache_n, prompt_n, prompt_ms, predicted_ms, draft_n, draft_n_accepted } = this.#watch.timings;
+    // What never had its turn has read nothing.
+    if (cache_n + prompt_n === 0) return;
+    record.fields.cachedTokens = cache_n;
+    record.fields.promptMs = prompt_ms;
+    record.fields.predictedMs = predicted_ms;
+    if (draft_n !== undefined) record.fields.draftedTokens = draft_n;
+    if (draft_n_accepted !== undefined) record.fields.acceptedTokens = draft_n_accepted;
   }
 
   /** A stream is over later than the call that it answers. */

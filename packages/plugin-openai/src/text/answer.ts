@@ -1,4 +1,4 @@
-import type { TextModel, TextRequest, TokenLogprob } from '../model.js';
+import type { TextPiece, TokenLogprob } from '../model.js';
 import { StopMatcher } from './stop.js';
 
 export type FinishReason = 'length' | 'stop';
@@ -25,12 +25,11 @@ export interface AnswerPart {
 }
 
 /**
- * Generates an answer up to an end token, a stop string (which is left out) or the most tokens.
+ * Makes an answer of pieces, up to an end token, a stop string (which is left out) or the most tokens.
  * The last part, and no other, has a `finishReason`. Tokens of a stop string have no log probabilities.
  */
 export async function* answer(
-  model: TextModel,
-  request: TextRequest,
+  pieces: AsyncIterable<TextPiece>,
   stops: readonly string[],
 ): AsyncGenerator<AnswerPart, void, undefined> {
   const matcher = new StopMatcher(stops);
@@ -47,7 +46,7 @@ export async function* answer(
     held = rest ? [] : held.filter(({ offset }) => offset >= given);
     return { text, tokens, logprobs: ready };
   };
-  for await (const piece of model.generate(request)) {
+  for await (const piece of pieces) {
     if (piece.prompt !== undefined) yield { text: '', tokens, logprobs: [], prompt: piece.prompt };
     if (piece.cachedTokens !== undefined) {
       yield { text: '', tokens, logprobs: [], cachedTokens: piece.cachedTokens };

@@ -58,6 +58,8 @@ export class BatchedDecoder implements StepModel {
   #pumping = false;
   /** Of all rows, step after step. */
   #logits: Float32Array | undefined;
+  /** The most tokens that each row has had: so much of its memory is in use, and stays so. */
+  readonly #touched: number[];
   #disposed = false;
 
   private constructor(decoder: DecoderSession, steps: InPlaceSteps, slots: number, chunk: number) {
@@ -66,6 +68,7 @@ export class BatchedDecoder implements StepModel {
     this.#steps = steps;
     this.#buffers = new KeyValueBuffers(session, shapes, slots, 1);
     this.#slots = Array.from({ length: slots }, (_, row) => new Slot(row));
+    this.#touched = this.#slots.map(() => 0);
     this.#chunk = chunk;
   }
 
@@ -102,6 +105,11 @@ export class BatchedDecoder implements StepModel {
   /** Sequences in memory, caches that are kept for later included. */
   get sequences(): number {
     return this.#slots.filter(({ taken }) => taken).length;
+  }
+
+  /** Tokens that there is memory in use for, also where their sequences are gone. */
+  get tokens(): number {
+    return this.#touched.reduce((sum, count) => sum + count, 0);
   }
 
   /** Sequences that wait for a place. */
@@ -214,10 +222,19 @@ export class BatchedDecoder implements StepModel {
     // An older cache goes on in a place of its own.
     const slot = this.#take();
     if (slot === undefined) return undefined;
-    this.#buffers.reserve(cache.length);
+    this.#buffers.reserve(cache.length, this.#lengths());
     this.#buffers.copyRow(cache.slot.row, slot.row, cache.length);
     slot.length = cache.length;
     return slot;
+  }
+
+  #lengths(): number[] {
+    return this.#slots.map(({ length }) => length);
+  }
+
+  /** Runs go one after the other, so that nothing happens to the rows meanwhile. */
+  async #reserve(positions: number): Promise<void> {
+    await this.#buffers.reserveInParts(positions, this.#lengths());
   }
 
   /** The first free place: places in use stay together at the front, and a run covers no more than those. */
@@ -246,7 +263,7 @@ export class BatchedDecoder implements StepModel {
     const rows = 1 + Math.max(...steps.map(({ slot }) => slot!.row));
     const bySlot = new Map(steps.map((waiting) => [waiting.slot!.row, waiting]));
     try {
-      this.#buffers.reserve(1 + Math.max(...this.#slots.slice(0, rows).map(({ length }) => length)));
+      await this.#reserve(1 + Math.max(...this.#slots.slice(0, rows).map(({ length }) => length)));
       // Rows that have nothing to read get a token behind their end, which the next one overwrites.
       const ids = Array.from({ length: rows }, (_, row) => [bySlot.get(row)?.ids[0] ?? 0]);
       const past = this.#slots.slice(0, rows).map(({ length }) => length);
@@ -285,7 +302,7 @@ export class BatchedDecoder implements StepModel {
     try {
       request.signal?.throwIfAborted();
       const part = ids.slice(read, read + this.#chunk);
-      this.#buffers.reserve(slot.length + part.length);
+      await this.#reserve(slot.length + part.length);
       const { logits } = await this.#steps.run(
         { bindings: this.#buffers.bindings(slot.row, 1), ids: [part], past: [slot.length] },
         { keepLast: !all, signal: request.signal, into: all && part.length > 1 ? undefined : request.into },
@@ -303,6 +320,7 @@ export class BatchedDecoder implements StepModel {
     const slot = waiting.slot!;
     slot.length = length;
     slot.busy = false;
+    this.#touched[slot.row] = Math.max(this.#touched[slot.row]!, length);
     const cache = new SlotCache(slot, length, slot.lineage.append(), this.#release);
     if (waiting.request.signal?.aborted && waiting.request.cache === undefined) {
       // Nobody will dispose of it.

@@ -40,6 +40,8 @@ export interface GenerateOptions extends SamplingOptions {
 
 /** A new token. */
 export interface GeneratedToken extends ChosenToken {
+  /** With the option `speculate`: what came of drafts up to here. */
+  readonly speculation?: SpeculationStatistics;
   /** Set on the last. `stop`: it is an end token. `length`: it is the last of `maxTokens`. */
   readonly finishReason?: 'stop' | 'length';
 }
@@ -150,7 +152,11 @@ export async function* generateTokens(
         context.push(token.id);
         chosen.push(token);
         const finishReason = ends.has(token.id) ? 'stop' : chosen.length === maxTokens ? 'length' : undefined;
-        yield finishReason === undefined ? token : { ...token, finishReason };
+        yield {
+          ...token,
+          ...(speculator === undefined ? {} : { speculation: speculator.statistics }),
+          ...(finishReason === undefined ? {} : { finishReason }),
+        };
         if (finishReason !== undefined) return finish(finishReason, more());
       }
       next = await pass(reader, chooser, speculator, { context, ends, room: maxTokens - chosen.length });
