@@ -1,11 +1,13 @@
 import {
   type CandidateCost,
   effectiveBypass,
+  type LatencyLimit,
   type OnProgress,
   type Plan,
   parsePlan,
   planSteps,
   reachableSteps,
+  type SearchPoint,
   searchPlans,
   sequentialSteps,
 } from '@cqil/core';
@@ -170,9 +172,35 @@ export class PlanSearch {
     return this.#found.get(steps) as MeasuredPlan;
   }
 
+  /**
+   * The plan that costs least of those that keep to a predicted latency, as well as the budget finds it.
+   *
+   * Fewer steps cost more, as a rule, but few plans of the most steps may be fast enough: the two largest numbers are
+   * searched, and further ones as long as all plans of one were measured.
+   *
+   * @param steps numbers of steps that such plans have, descending
+   */
+  async bestWithin(steps: readonly number[], latency: LatencyLimit<CandidateCost>): Promise<MeasuredPlan> {
+    let best: MeasuredPlan | undefined;
+    for (const [i, n] of steps.entries()) {
+      const { paper, parallel } = uniformProposals(this.layers, n, this.candidates);
+      const seeds = [...paper, ...parallel];
+      const [point] = await this.#search([n], this.options.budget + seeds.length, seeds, latency);
+      const [measured] = await this.meter.measure([(point as SearchPoint).plan]);
+      if (best === undefined || (measured as MeasuredPlan).kl < best.kl) best = measured;
+      if (i > 0 && point?.exhaustive !== true) break;
+    }
+    return best as MeasuredPlan;
+  }
+
   /** @throws PlanError; what measuring throws; the signal's reason */
-  async #search(steps: readonly number[], budget: number, seeds: readonly Plan[]): Promise<void> {
-    if (steps.length === 0) return;
+  async #search(
+    steps: readonly number[],
+    budget: number,
+    seeds: readonly Plan[],
+    latency?: LatencyLimit<CandidateCost>,
+  ): Promise<readonly SearchPoint[]> {
+    if (steps.length === 0) return [];
     const { signal, onProgress } = this.options;
     const { points } = await searchPlans({
       layers: this.layers,
@@ -183,11 +211,15 @@ export class PlanSearch {
       seeds,
       known: this.meter.known.map(({ plan, kl }) => ({ plan, cost: kl })),
       measure: async (plan) => ((await this.meter.measure([plan]))[0] as MeasuredPlan).kl,
+      ...(latency === undefined ? {} : { latency }),
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     });
     for (const point of await this.meter.measure(points.map(({ plan }) => plan))) {
-      this.#found.set(point.steps, point);
+      // A limit leaves better plans out.
+      const before = latency === undefined ? undefined : this.#found.get(point.steps);
+      if (before === undefined || point.kl < before.kl) this.#found.set(point.steps, point);
     }
+    return points;
   }
 }

@@ -3,7 +3,9 @@ import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import {
   AnatomyError,
+  type CandidateGroup,
   type GroupForm,
+  latencyLimit,
   optimalPlans,
   type Plan,
   PlanError,
@@ -11,6 +13,7 @@ import {
   type PlanTarget,
   pointForTarget,
   sequentialSteps,
+  stepsForLatency,
   stepsForTarget,
   stringifyPlan,
   UsageError,
@@ -51,7 +54,7 @@ import { type Baseline, skipBaselines, spansOf, uniformProposals } from './basel
 import { defaultBudget, type MeasuredPlan, PlanMeter, PlanSearch } from './choose.js';
 import { type EvaluationRow, evaluationRowSchema, type OptimizeReport } from './document.js';
 import { modelHash } from './model-hash.js';
-import { type OptimizeOptions, type Settings, settingsOf } from './options.js';
+import { type OptimizeOptions, type PredictedLatency, type Settings, settingsOf } from './options.js';
 import { Judge, type Judged, type JudgedRow, type RowHead } from './rows.js';
 import { guarded, WorkFolder } from './work-folder.js';
 
@@ -111,7 +114,7 @@ export async function optimize(
   const sha256 = await modelHash(model, source.onnxFile, options.signal);
   if (options.costs !== undefined) checkCosts(options.costs, source, sha256, anatomy);
   // Better now than when all groups were measured.
-  stepsForTarget(settings.target, {
+  stepsWanted(options, {
     layers: anatomy.layers.length,
     candidates: (options.costs?.candidates ?? candidateGroups(anatomy, settings)).filter(groupable),
   });
@@ -172,6 +175,27 @@ async function groupableIn(
   }
   return ({ layers, bypass }) =>
     (form === 'packed' || bypass === 'full') && layers.slice(0, -1).every((layer) => !obstacles.has(layer));
+}
+
+/** What a target asks of plans, where plans are to be as fast as is predicted. */
+function latencyOf({ target, latency }: Pick<OptimizeOptions, 'target' | 'latency'>) {
+  if (latency === undefined || !('targetSpeedup' in target)) return undefined;
+  return { target, latency, limit: latencyLimit(target, (group: CandidateGroup) => latency.change(group)) };
+}
+
+/**
+ * Numbers of steps to search plans for, descending; undefined where measured plans alone can tell.
+ *
+ * @throws UsageError `TARGET_UNREACHABLE`
+ */
+function stepsWanted(
+  options: Pick<OptimizeOptions, 'target' | 'latency'>,
+  model: { readonly layers: number; readonly candidates: readonly CandidateGroup[] },
+): readonly number[] | undefined {
+  const predicted = latencyOf(options);
+  if (predicted !== undefined) return stepsForLatency(predicted.target, model, predicted.limit.change);
+  const steps = stepsForTarget(options.target, model);
+  return steps === undefined ? undefined : [steps];
 }
 
 /** A plan whose groups all have one form. */
@@ -345,11 +369,13 @@ class Run {
       budget: this.options.budget ?? defaultBudget(this.settings.budget, layers, hidden),
       ...running(this.options),
     });
-    const wanted = stepsForTarget(this.settings.target, { layers, candidates });
+    const wanted = stepsWanted(this.options, { layers, candidates });
+    const predicted = latencyOf(this.options);
     const chosen = await this.#timed('search', async () => {
       await search.overview();
       if (wanted === undefined) return this.#byQuality(search);
-      await search.best(wanted);
+      if (predicted !== undefined) return search.bestWithin(wanted, predicted.limit);
+      await search.best(wanted[0] as number);
       // Fewer steps may turn out to cost no more.
       return pointForTarget(search.front, this.settings.target, layers);
     });
@@ -384,7 +410,13 @@ class Run {
     }).flatMap(({ plans }) => plans.map(({ plan }) => plan));
     const others = [uniform, ...(await meter.measure(late))];
     const seen = new Map([chosen, ...others].map((point) => [stringifyPlan(point.plan), point]));
-    return [...seen.values()];
+    const predicted = latencyOf(this.options);
+    return [...seen.values()].filter(
+      (point) =>
+        point === chosen ||
+        predicted === undefined ||
+        this.#speedup(point.plan) >= predicted.target.targetSpeedup,
+    );
   }
 
   /** Of several plans the one that costs least on development text when it is repaired, on a part of the text. */
@@ -681,7 +713,7 @@ class Run {
         evaluation: used(judged.set),
       },
       plan,
-      target: describeTarget(this.settings.target),
+      target: describeTarget(this.settings.target, this.options.latency),
       similarity: similarity.cosine,
       candidates: costs.candidates.map(({ layers, bypass, kl, crossEntropy }) => ({
         layers,
@@ -698,11 +730,11 @@ class Run {
         rows: judged.rows,
       },
       samples: judged.samples,
-      notes: [...written.notes, ...this.#said, ...this.#missing, ...this.#notes()],
+      notes: [...written.notes, ...this.#said, ...this.#missing, ...this.#notes(plan)],
     };
   }
 
-  #notes(): string[] {
+  #notes(plan: Plan): string[] {
     const self = this.settings.texts.some((text) => parseTextSpec(text).spec === 'self');
     return [
       ...(self
@@ -710,8 +742,22 @@ class Run {
             'The model wrote (a part of) the text itself. Text of the kind it will be used for tells more, and repairs more.',
           ]
         : []),
-      'A target speed-up is read as layers over steps; what a device makes of fewer steps is to be measured on it.',
+      this.#latencyNote(plan),
     ];
+  }
+
+  #latencyNote(plan: Plan): string {
+    const { latency } = this.options;
+    if (latency === undefined) {
+      return 'A target speed-up is read as layers over steps; what a device makes of fewer steps is to be measured on it.';
+    }
+    return `Predicted to be ${this.#speedup(plan).toFixed(2)} times as fast as the model as it is, a token at a time, by ${latency.described}.`;
+  }
+
+  /** As predicted, of a plan in the form that is written. */
+  #speedup(plan: Plan): number {
+    const latency = this.options.latency as PredictedLatency;
+    return 1 / latency.of(inForm(plan, this.settings.form ?? 'branches'));
   }
 
   #session() {
@@ -770,8 +816,11 @@ function shortHash(value: unknown): string {
   return createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 12);
 }
 
-function describeTarget(target: PlanTarget): string {
+function describeTarget(target: PlanTarget, latency: PredictedLatency | undefined): string {
   if ('maxSteps' in target) return `at most ${target.maxSteps} sequential steps`;
-  if ('targetSpeedup' in target) return `${target.targetSpeedup} times as fast, as layers over steps`;
+  if ('targetSpeedup' in target) {
+    const by = latency === undefined ? 'as layers over steps' : `predicted by ${latency.described}`;
+    return `${target.targetSpeedup} times as fast, ${by}`;
+  }
   return `at most ${(100 * target.maxQualityLoss).toPrecision(3)} % excess perplexity`;
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Bypass, GroupForm, OnProgress, PlanTarget } from '@cqil/core';
+import type { Bypass, GroupForm, OnProgress, PlanTarget, RelativeLatency } from '@cqil/core';
 import type { SessionOptions } from '@cqil/runtime-gpu';
 import { type CostsResult, formatCosts } from '../costs/index.js';
 import type { WideOptions } from '../rewrite/index.js';
@@ -18,6 +18,14 @@ export type BaselineChoice =
  * for a small model.
  */
 export type Effort = 'full' | 'quick';
+
+/** What predicts how fast plans are. */
+export interface PredictedLatency extends RelativeLatency {
+  /** What it knows, for people: the profile's name and the devices. */
+  readonly described: string;
+  /** The same for the same predictions, different for others: a stopped run may go on only with the same. */
+  readonly sha256: string;
+}
 
 export interface OptimizeOptions {
   readonly target: PlanTarget;
@@ -62,6 +70,8 @@ export interface OptimizeOptions {
   readonly form?: GroupForm;
   /** With the forms `wide` and `packed`: how matrices are stored, and the form of the caches. */
   readonly wide?: Pick<WideOptions, 'storage' | 'kv'>;
+  /** Reads a target speed-up as predicted latency, of plans in the form that is written; without it layers over steps. */
+  readonly latency?: PredictedLatency;
   /** Whole plans measured for the number of steps that is wanted; 24 when absent, more for models that are small. */
   readonly budget?: number;
   /** `false` leaves the matrices as they are; `true` when absent. */
@@ -116,6 +126,9 @@ export function settingsOf(options: OptimizeOptions) {
   const defaults = DEFAULTS[options.effort ?? 'full'];
   return {
     target: options.target,
+    ...(options.latency === undefined || !('targetSpeedup' in options.target)
+      ? {}
+      : { latency: options.latency.sha256 }),
     texts: [...(options.texts ?? ['self'])],
     evaluationTexts: options.evaluationTexts === undefined ? null : [...options.evaluationTexts],
     besideTexts: [...(options.besideTexts ?? [])],
