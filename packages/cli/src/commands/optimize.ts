@@ -1,11 +1,13 @@
 import { type PlanTarget, UsageError } from '@cqil/core';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
+import { deviceList } from '../devices.js';
+import { predictedLatency } from '../optimize/latency.js';
 import { renderRows } from '../optimize/render.js';
+import { amount } from '../optimize/target.js';
 import {
   manyTexts,
   oneText,
-  refusal,
   wholeNumber,
   wideOptions,
   withDtype,
@@ -61,6 +63,17 @@ export const optimize = defineCommand({
         describe:
           'how groups are written; wide: each as one layer with all heads and features, bypass full only; packed: what a group has in common, any bypass',
       })
+      .option('profile', {
+        type: 'string',
+        describe:
+          'with --target-speedup: predicts how fast plans are; a file that cqil profile wrote, or "measure"',
+        coerce: oneText('profile'),
+      })
+      .option('devices', {
+        type: 'string',
+        describe: 'with --profile: devices that branches are to run on (cqil partition), like cpu:0,cpu:1',
+        coerce: deviceList('devices'),
+      })
       .option('costs', {
         type: 'string',
         describe: "what groups cost, measured before: the cqil.costs.json in another run's folder",
@@ -81,11 +94,17 @@ export const optimize = defineCommand({
         default: false,
         describe: 'start anew where <out>.work holds work of other settings',
       }),
-  async run(args, { signal, onProgress }) {
+  async run(args, context) {
+    const { signal, onProgress } = context;
     const { form } = args;
     const target = targetOf(args);
     const [core, planner] = await Promise.all([import('@cqil/core'), import('@cqil/planner')]);
     const source = await planner.locateModel(args.model, { dtype: args.dtype });
+    const byLatency = args.profile !== undefined || args.devices !== undefined;
+    if (byLatency && !('targetSpeedup' in target)) throw withoutSpeedup();
+    const latency = byLatency
+      ? await predictedLatency(await planner.shapeOfModel(source), args, context)
+      : undefined;
     const tokens = {
       ...(args.tokens === undefined ? {} : { calibration: args.tokens }),
       ...(args.developmentTokens === undefined ? {} : { development: args.developmentTokens }),
@@ -93,6 +112,7 @@ export const optimize = defineCommand({
     };
     const { root, report } = await planner.optimize(source, args.out, {
       target,
+      ...(latency === undefined ? {} : { latency }),
       effort: args.effort,
       ...(args.text === undefined ? {} : { texts: args.text }),
       ...(args.evalText === undefined ? {} : { evaluationTexts: args.evalText }),
@@ -115,6 +135,7 @@ export const optimize = defineCommand({
     const text = [
       `wrote ${root}: ${describePlan(report.plan, core.sequentialSteps(report.plan))}`,
       renderRows(report),
+      ...('targetSpeedup' in target ? [report.notes.at(-1) ?? ''] : []),
       `the whole report: ${root}/cqil.report.html`,
     ].join('\n');
     return { document: { root, report }, text };
@@ -136,7 +157,8 @@ function withTarget<T>(yargs: Argv<T>) {
     })
     .option('target-speedup', {
       type: 'string',
-      describe: 'target: so many times as fast, like 1.3x; read as layers over steps',
+      describe:
+        'target: so many times as fast, like 1.3x: as predicted by --profile, without one layers over steps',
       coerce: (value: unknown) => amount('target-speedup', value, /^(\d+(?:\.\d+)?)x?$/, 1, '1.3x'),
     })
     .option('max-quality-loss', {
@@ -144,6 +166,14 @@ function withTarget<T>(yargs: Argv<T>) {
       describe: 'target: at most so much more perplexity, like 5%',
       coerce: (value: unknown) => amount('max-quality-loss', value, /^(\d+(?:\.\d+)?)%$/, 100, '5%'),
     });
+}
+
+function withoutSpeedup(): UsageError {
+  return new UsageError('OPTIMIZE_TARGET', 'A profile is for a target speed-up.', {
+    expected: '--target-speedup with --profile and --devices',
+    found: 'another target',
+    hint: 'leave --profile and --devices out',
+  });
 }
 
 function withTexts<T>(yargs: Argv<T>) {
@@ -194,23 +224,6 @@ function withTexts<T>(yargs: Argv<T>) {
     });
 }
 
-function amount(
-  option: string,
-  value: unknown,
-  form: RegExp,
-  unit: number,
-  example: string,
-): number | undefined {
-  if (value === undefined) return undefined;
-  const digits = typeof value === 'string' ? form.exec(value.trim())?.[1] : undefined;
-  if (digits !== undefined) return Number(digits) / unit;
-  throw refusal('OPTION_INVALID', `--${option} is not a number it can use.`, {
-    expected: `like ${example}`,
-    found: JSON.stringify(value) ?? 'nothing',
-    hint: `write it as --${option} ${example}`,
-  });
-}
-
 function targetOf({ maxSteps, targetSpeedup, maxQualityLoss }: TargetArguments): PlanTarget {
   const given = [
     ...(maxSteps === undefined ? [] : [{ maxSteps }]),
@@ -249,6 +262,8 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
     searchTokens: 'search-tokens',
     window: 'window',
     budget: 'budget',
+    profile: 'profile',
+    devices: 'devices',
     kv: 'kv',
     storage: 'storage',
   };
@@ -264,5 +279,5 @@ function commandOf(args: Record<string, unknown> & TargetArguments): string {
 
 /** As a shell reads it as one word. */
 function quoted(word: string): string {
-  return /^[\w./=:%@-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  return /^[\w.,/=:%@-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

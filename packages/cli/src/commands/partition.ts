@@ -1,6 +1,7 @@
 import { defineCommand } from '../command.js';
+import { deviceList } from '../devices.js';
 import { writeFileAtomic } from '../files.js';
-import { manyTexts, oneText, refusal, withDtype, withModel, withOut } from '../options.js';
+import { oneText, refusal, withDtype, withModel, withOut } from '../options.js';
 
 export const partition = defineCommand({
   command: 'partition <model>',
@@ -18,7 +19,7 @@ export const partition = defineCommand({
         type: 'string',
         demandOption: true,
         describe: 'devices, branch k of each group on the k-th: cpu:0,cpu:1 (a processor each)',
-        coerce: manyTexts('devices'),
+        coerce: deviceList('devices'),
       })
       .option('trunk', {
         type: 'string',
@@ -71,9 +72,7 @@ export const partition = defineCommand({
   },
 });
 
-/** `cpu:0,cpu:1`, as one text or several. */
-function devicesOf(given: readonly string[] | undefined): string[] {
-  const devices = (given ?? []).flatMap((text) => text.split(',')).filter((text) => text !== '');
+function devicesOf(devices: readonly string[] = []): readonly string[] {
   if (devices.length > 0) return devices;
   throw refusal('OPTION_INVALID', '--devices names no device.', {
     expected: 'cpu:0,cpu:1',

@@ -1,10 +1,13 @@
 import { join } from 'node:path';
-import { type Bypass, type Plan, PlanError, UsageError } from '@cqil/core';
-import type { Anatomy, Model } from '@cqil/planner';
+import { type Bypass, type GroupForm, type Plan, PlanError, UsageError } from '@cqil/core';
+import type { Anatomy, Model, PredictedLatency } from '@cqil/planner';
 import type { Argv } from 'yargs';
 import { defineCommand } from '../command.js';
+import { deviceList } from '../devices.js';
 import { writeFileAtomic } from '../files.js';
 import { openModel, readJson, refusedLayers } from '../model.js';
+import { predictedLatency } from '../optimize/latency.js';
+import { amount } from '../optimize/target.js';
 import { fraction, oneText, wholeNumber, withDtype, withModel, withOut } from '../options.js';
 import { describePlan } from '../plan.js';
 import { table } from '../terminal/table.js';
@@ -42,14 +45,18 @@ export const plan = defineCommand({
     ],
   ],
   options: (yargs) => withOut(withPlanOptions(withDtype(withModel(yargs))), 'the plan to write, a JSON file'),
-  async run(args) {
+  async run(args, context) {
     const { model: path, dtype, out, fromConfig, probe, threshold, front, steps } = args;
-    const { groupSize, bypass, start, end } = args;
+    const { groupSize, bypass, start, end, targetSpeedup } = args;
     const core = await import('@cqil/core');
-    const { model, anatomy } = await openModel(path, dtype);
+    const { source, model, anatomy } = await openModel(path, dtype);
     const layers = anatomy.layers.length;
     const given: Geometry = { groupSize, bypass, start, end };
-    const way = chooseWay({ fromConfig, probe, threshold, front, steps, geometry: given });
+    const way = chooseWay({
+      ...{ fromConfig, probe, threshold, front, steps, targetSpeedup },
+      ...{ profile: args.profile, devices: args.devices },
+      geometry: given,
+    });
     const { form } = args;
     const geometry: Geometry = form === 'wide' && bypass === undefined ? { ...given, bypass: 'full' } : given;
 
@@ -59,10 +66,17 @@ export const plan = defineCommand({
       chosen = core.planFromAuthorsConfig(await readJson(fromConfig as string), { layers });
     else if (way === 'geometry')
       chosen = core.uniformPlan({ ...geometry, layers, groupSize: groupSize as number });
-    else if (way === 'front') {
-      const found = await planFromFront(front as string, steps as number, layers);
-      chosen = found.plan;
-      measured = found.table;
+    else if (way === 'front' || way === 'speedup') {
+      const points = await frontOf(front as string, layers);
+      const found =
+        way === 'front'
+          ? { point: pointOfSteps(points, steps as number), said: '' }
+          : await pointOfSpeedup(writable(points, args.form), targetSpeedup as number, layers, async () => {
+              const { shapeOfModel } = await import('@cqil/planner');
+              return predictedLatency(await shapeOfModel(source, { model, anatomy }), args, context);
+            });
+      chosen = found.point.plan;
+      measured = `${tableOf(points)}\n${found.said}`;
     } else chosen = await planFromProbe(probe as string, threshold as number, geometry, anatomy);
     if (form !== 'branches') chosen = await mergedForm(chosen, form, model, anatomy);
     core.validatePlan(chosen, { layers, notGroupable: refusedLayers(anatomy) });
@@ -116,6 +130,22 @@ function withPlanOptions<T>(yargs: Argv<T>) {
       type: 'string',
       describe: 'with --front: which of them',
       coerce: wholeNumber('steps', 1),
+    })
+    .option('target-speedup', {
+      type: 'string',
+      describe:
+        'or, with --front: the best of them that is so many times as fast, like 1.3x: as predicted by --profile, without one layers over steps',
+      coerce: (value: unknown) => amount('target-speedup', value, /^(\d+(?:\.\d+)?)x?$/, 1, '1.3x'),
+    })
+    .option('profile', {
+      type: 'string',
+      describe: 'with --target-speedup: a file that cqil profile wrote, or "measure"',
+      coerce: oneText('profile'),
+    })
+    .option('devices', {
+      type: 'string',
+      describe: 'with --profile: devices that branches are to run on, like cpu:0,cpu:1',
+      coerce: deviceList('devices'),
     })
     .option('threshold', {
       type: 'string',
@@ -193,36 +223,79 @@ async function planFromProbe(
   return { ...chosen, provenance: { ...chosen.provenance, probe: probe.model.sha256 } };
 }
 
-/** One of the plans that a search measured, and all of them as a table. */
-async function planFromFront(
-  folder: string,
-  steps: number,
-  layers: number,
-): Promise<{ plan: Plan; table: string }> {
+interface FrontPoint {
+  readonly steps: number;
+  readonly plan: Plan;
+  readonly kl: number;
+  readonly excess: number;
+}
+
+/** The best plans that a search measured, most steps first. */
+async function frontOf(folder: string, layers: number): Promise<readonly FrontPoint[]> {
   const { readReport, REPORT_FILE } = await import('@cqil/planner');
   const report = await readReport(join(folder, REPORT_FILE));
-  if (report.plan.layers !== layers) {
-    throw new UsageError('FRONT_OTHER_MODEL', `${folder} is of another model.`, {
-      expected: `${layers} layers, as the model has`,
-      found: `${report.plan.layers} layers`,
-      hint: 'Name the folder that cqil optimize made of this model.',
-    });
+  if (report.plan.layers === layers) return report.front;
+  throw new UsageError('FRONT_OTHER_MODEL', `${folder} is of another model.`, {
+    expected: `${layers} layers, as the model has`,
+    found: `${report.plan.layers} layers`,
+    hint: 'Name the folder that cqil optimize made of this model.',
+  });
+}
+
+/** Wide layers are those of bypass full alone. */
+function writable(points: readonly FrontPoint[], form: GroupForm): readonly FrontPoint[] {
+  if (form !== 'wide') return points;
+  return points.filter(({ plan }) => plan.groups.every(({ bypass }) => bypass === 'full'));
+}
+
+function pointOfSteps(points: readonly FrontPoint[], steps: number): FrontPoint {
+  const point = points.find((one) => one.steps === steps);
+  if (point !== undefined) return point;
+  throw new UsageError('FRONT_STEPS', `No plan of ${steps} steps was measured.`, {
+    expected: `one of ${points.map((one) => one.steps).join(', ')}`,
+    found: String(steps),
+    hint: `Or search it: cqil optimize … --max-steps ${steps}`,
+  });
+}
+
+/** The one that costs least of those that are fast enough, and by what that was told. */
+async function pointOfSpeedup(
+  points: readonly FrontPoint[],
+  targetSpeedup: number,
+  layers: number,
+  predict: () => Promise<PredictedLatency | undefined>,
+): Promise<{ point: FrontPoint; said: string }> {
+  const latency = await predict();
+  if (latency === undefined) {
+    const { pointForTarget } = await import('@cqil/core');
+    const point = pointForTarget(points, { targetSpeedup }, layers);
+    return { point, said: 'the speed-up was read as layers over steps: no --profile was given\n' };
   }
-  const point = report.front.find((one) => one.steps === steps);
-  if (point === undefined) {
-    throw new UsageError('FRONT_STEPS', `No plan of ${steps} steps was measured.`, {
-      expected: `one of ${report.front.map((one) => one.steps).join(', ')}`,
-      found: String(steps),
-      hint: `Or search it: cqil optimize … --max-steps ${steps}`,
-    });
+  const speeds = points.map((point) => ({ point, speedup: 1 / latency.of(point.plan) }));
+  const fast = speeds.filter(({ speedup }) => speedup >= targetSpeedup - 1e-9);
+  if (fast.length > 0) {
+    const { point, speedup } = fast.reduce((a, b) => (b.point.kl < a.point.kl ? b : a));
+    return { point, said: `predicted: ${speedup.toFixed(2)} times as fast, by ${latency.described}\n` };
   }
-  const rows = report.front.map((one) => [
+  const fastest = Math.max(0, ...speeds.map(({ speedup }) => speedup));
+  throw new UsageError('TARGET_UNREACHABLE', 'No plan of the front is predicted to be so fast.', {
+    expected: `${targetSpeedup} times as fast, predicted by ${latency.described}`,
+    found:
+      points.length === 0
+        ? 'no plan that can be written so'
+        : `${fastest.toFixed(2)} times as fast at the most`,
+    hint: 'Branches of a group gain nothing on one device: take --form wide, or name devices with --devices. Or search it: cqil optimize … --target-speedup',
+  });
+}
+
+function tableOf(points: readonly FrontPoint[]): string {
+  const rows = points.map((one) => [
     `${one.steps}`,
     one.kl.toFixed(4),
     `${(100 * one.excess).toFixed(1)} %`,
     describePlan(one.plan, one.steps),
   ]);
-  return { plan: point.plan, table: `${table([['steps', 'KL', 'excess', 'plan'], ...rows])}\n` };
+  return table([['steps', 'KL', 'excess', 'plan'], ...rows]);
 }
 
 export function parseBypass(value: unknown): Bypass | undefined {
@@ -235,10 +308,13 @@ interface Choice {
   readonly threshold: number | undefined;
   readonly front: string | undefined;
   readonly steps: number | undefined;
+  readonly targetSpeedup: number | undefined;
+  readonly profile: string | undefined;
+  readonly devices: readonly string[] | undefined;
   readonly geometry: Geometry;
 }
 
-type Way = 'config' | 'geometry' | 'probe' | 'front';
+type Way = 'config' | 'geometry' | 'probe' | 'front' | 'speedup';
 
 /** Each way has options that it needs and options that it may have; what is given must fit one. */
 const WAYS: Readonly<Record<Way, { needs: readonly string[]; may: readonly string[] }>> = {
@@ -246,6 +322,7 @@ const WAYS: Readonly<Record<Way, { needs: readonly string[]; may: readonly strin
   geometry: { needs: ['groupSize'], may: ['bypass', 'start', 'end'] },
   probe: { needs: ['probe', 'threshold'], may: ['groupSize', 'bypass', 'start', 'end'] },
   front: { needs: ['front', 'steps'], may: [] },
+  speedup: { needs: ['front', 'targetSpeedup'], may: ['profile', 'devices'] },
 };
 
 function chooseWay({ geometry, ...options }: Choice): Way {
@@ -258,7 +335,7 @@ function chooseWay({ geometry, ...options }: Choice): Way {
   }
   throw new UsageError('PLAN_OPTIONS', 'These options make no plan.', {
     expected:
-      '--group-size (with --bypass, --start, --end), or --from-config alone, or --probe with --threshold (and --group-size, --bypass, --start, --end), or --front with --steps',
+      '--group-size (with --bypass, --start, --end), or --from-config alone, or --probe with --threshold (and --group-size, --bypass, --start, --end), or --front with --steps or --target-speedup',
     found: 'another combination',
     hint: 'see cqil plan --help',
   });

@@ -1,5 +1,6 @@
 import os from 'node:os';
 import { defineCommand } from '../command.js';
+import { deviceList } from '../devices.js';
 import { writeFileAtomic } from '../files.js';
 import { oneText, wholeNumber, withDtype, withOut } from '../options.js';
 import { shapeOf } from '../simulate/shape.js';
@@ -26,6 +27,13 @@ export const profile = defineCommand({
           describe: 'threads inside an operator (default: all)',
           coerce: wholeNumber('threads', 1),
         })
+        .option('devices', {
+          type: 'string',
+          describe:
+            'devices of a partition, like cpu:0,cpu:1: a thread each, and all together; default: one session',
+          coerce: deviceList('devices'),
+        })
+        .conflicts('devices', 'threads')
         .option('quick', {
           type: 'boolean',
           default: false,
@@ -33,20 +41,18 @@ export const profile = defineCommand({
         }),
       'the machine profile to write, a JSON file',
     ),
-  async run({ model, dtype, threads, quick, out }, { signal, onProgress, note }) {
-    const { measureProfile, workOf } = await import('@cqil/runtime-gpu');
+  async run({ model, dtype, threads, devices, quick, out }, { signal, onProgress, note }) {
+    const { measurePartition, measureProfile, workOf } = await import('@cqil/runtime-gpu');
     const shape = await shapeOf(model, dtype);
     const load = os.loadavg()[0] ?? 0;
     if (load > os.availableParallelism() / 2) {
       note(`The machine is at work already (load ${load.toFixed(1)}): what is measured will be too slow.`);
     }
-    const measured = await measureProfile({
-      ...workOf(shape),
-      threads,
-      ...(quick ? { secondsEach: 0.2 } : {}),
-      signal,
-      onProgress,
-    });
+    const options = { ...workOf(shape), ...(quick ? { secondsEach: 0.2 } : {}), signal, onProgress };
+    const measured =
+      devices === undefined
+        ? await measureProfile({ ...options, threads })
+        : await measurePartition(devices, options);
     await writeFileAtomic(out, `${JSON.stringify(measured, undefined, 2)}\n`);
     const [device] = measured.devices;
     const rows = (device?.products ?? []).map(({ m, k, n, weightBits, seconds }) => [

@@ -1,9 +1,10 @@
-import { modelShape, parseProfile } from '@cqil/core';
+import { modelShape, parseProfile, relativeLatency } from '@cqil/core';
 import { expect, it } from 'vitest';
 import { isBindable } from '../session/native/bindable-session.js';
 import { openSession } from '../session/open.js';
 import { attentionGraph, chainGraph, productsGraph } from './graphs.js';
 import { measureProfile, workOf } from './measure.js';
+import { measurePartition } from './partition.js';
 
 const TINY = [
   { m: 1, k: 64, n: 32, weights: 'float32' },
@@ -124,5 +125,21 @@ it('refuses what measures nothing', async () => {
     { products: TINY, attentions: [{ ...ATTENTION, headDim: 20 }] },
   ]) {
     await expect(measureProfile(options)).rejects.toThrow(/measure nothing/);
+  }
+});
+
+it('measures the devices of a partition, each alone and all together', async () => {
+  const options = { products: [TINY[0]], repeats: 4, secondsEach: 0.01, spreadBytes: 1 };
+  const profile = await measurePartition(['cpu:0', 'cpu:1'], options);
+  expect(parseProfile(JSON.parse(JSON.stringify(profile)))).toEqual(profile);
+  expect(profile.devices.map(({ id }) => id)).toEqual(['all', 'cpu:0', 'cpu:1']);
+  const latency = relativeLatency({
+    shape: modelShape('smollm2-135m'),
+    profile,
+    branches: ['cpu:0', 'cpu:1'],
+  });
+  expect(latency.change({ layers: [3, 4], bypass: 0 })).toBeLessThan(1);
+  for (const devices of [['cpu:0'], ['cpu:0', 'cpu:0'], ['cpu:0', 'gpu']]) {
+    await expect(measurePartition(devices, options)).rejects.toMatchObject({ code: 'DEVICES_INVALID' });
   }
 });
