@@ -17,6 +17,7 @@ export function asOrtError(error: unknown, inputs: readonly ValueInfo[], feeds: 
 
 function sayAsOrt(error: InferenceError, inputs: readonly ValueInfo[], feeds: Feeds): string | undefined {
   switch (error.code) {
+    case 'OUT_OF_MEMORY':
     case 'RUN_FAILED':
       return error.cause instanceof Error ? error.cause.message : error.found;
     case 'SESSION_DISPOSED':

@@ -24,6 +24,11 @@ export interface OpenPartitionedOptions {
   readonly transport?: 'workers' | 'async';
   /** Milliseconds that a step may take before it is given up; without end when absent. */
   readonly deadlineMs?: number;
+  /**
+   * Bytes that caches may have together; a step that needs more is refused with `EXECUTOR_OUT_OF_MEMORY`. Without end when
+   * absent.
+   */
+  readonly cacheBytes?: number;
   /** Keeps when each part waited and ran; see `PartitionedModel.trace`. */
   readonly trace?: boolean;
   /** Keeps the thread of `cpu:k` on the k-th processor, where the platform can (Linux); `true` when absent. */
@@ -65,8 +70,9 @@ export class PartitionedModel implements StepModel {
    * As `DecoderSession.forward`.
    *
    * @throws InferenceError `EXECUTOR_DEADLINE` (a step took longer than `deadlineMs`), `EXECUTOR_DEVICE_LOST` (a
-   *   device's thread ended), `EXECUTOR_MEMORY_HELD` (the cache of such a step is still written to) besides; other
-   *   steps and caches are as they were, and the next step works
+   *   device's thread ended), `EXECUTOR_MEMORY_HELD` (the cache of such a step is still written to),
+   *   `EXECUTOR_OUT_OF_MEMORY` (caches would take more than `cacheBytes`) besides; other steps and caches are as they
+   *   were, and the next step works
    */
   forward(request: ForwardRequest): Promise<ForwardResult> {
     return this.decoder.forward(request);
@@ -144,7 +150,7 @@ export async function openPartitioned(
     await session.ready();
     // Tried out before anything is timed: a step that was given up then would pass for one that copies its caches.
     await model.decoder.inPlaceSteps();
-    session.begin(options.deadlineMs);
+    session.begin(options);
     return model;
   } catch (error) {
     await session.dispose();

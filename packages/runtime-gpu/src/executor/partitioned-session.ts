@@ -13,12 +13,21 @@ import type { TensorValue } from '../tensor/types.js';
 import { Board, OPENED, STEP, TRACE } from './board.js';
 import { ExchangeMemory } from './exchange-memory.js';
 import type { PartitionManifest } from './manifest.js';
+import { MemoryLimit } from './memory-limit.js';
 import type { PartSession } from './part-session.js';
 import { Team, type TeamSetup } from './team.js';
 import { Timeline } from './timeline.js';
 
 export interface PartitionedSessionOptions extends Omit<TeamSetup, 'library'> {
   readonly trace: boolean;
+}
+
+/** What steps may take; without end where absent. */
+export interface Limits {
+  /** Milliseconds of a step. */
+  readonly deadlineMs?: number | undefined;
+  /** Bytes of caches, together. */
+  readonly cacheBytes?: number | undefined;
 }
 
 type Feeds = Readonly<Record<string, TensorValue | ResidentTensor>>;
@@ -45,6 +54,7 @@ export class PartitionedSession implements BindableSession {
   readonly #makers: ReadonlyMap<string, PartValue>;
   /** Milliseconds that a step may take; without end when absent. */
   #deadlineMs: number | undefined;
+  #memory: MemoryLimit | undefined;
   #team: Team;
   #queue: Promise<unknown> = Promise.resolve();
   #disposed: Promise<void> | undefined;
@@ -90,10 +100,11 @@ export class PartitionedSession implements BindableSession {
     return this.#team.ready();
   }
 
-  /** From here on times are kept, steps have a deadline, and made-up faults are counted. */
-  begin(deadlineMs: number | undefined): void {
+  /** From here on times are kept, limits hold, and made-up faults are counted. */
+  begin({ deadlineMs, cacheBytes }: Limits): void {
     this.timeline.clear();
     this.#deadlineMs = deadlineMs;
+    this.#memory = cacheBytes === undefined ? undefined : new MemoryLimit(this.model, cacheBytes);
     const { control } = this.#team.board;
     control[OPENED] = Atomics.load(control, STEP);
   }
@@ -143,8 +154,10 @@ export class PartitionedSession implements BindableSession {
     return alignedZeros(this.#library, type, dims);
   }
 
+  /** As `NativeSession.resident`. @throws InferenceError `EXECUTOR_OUT_OF_MEMORY` */
   resident(tensor: TensorValue): ResidentTensor {
-    return ResidentTensor.over(this.#library, tensor);
+    const make = () => ResidentTensor.over(this.#library, tensor);
+    return this.#memory === undefined ? make() : this.#memory.admit(tensor, make);
   }
 
   /** Ends the threads and frees the parts, once the runs that were asked for are through. */

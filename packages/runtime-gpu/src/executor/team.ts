@@ -53,7 +53,7 @@ export class Team {
   /**
    * Does the step whose pointers lie on the board.
    *
-   * @throws InferenceError `EXECUTOR_DEADLINE`, `EXECUTOR_DEVICE_LOST`, `RUN_FAILED`; the signal's reason
+   * @throws InferenceError `EXECUTOR_DEADLINE`, `EXECUTOR_DEVICE_LOST`, `RUN_FAILED`, `OUT_OF_MEMORY`; the signal's reason
    */
   async step({ signal, deadlineMs }: StepOptions): Promise<void> {
     signal?.throwIfAborted();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { failedNode, loadError, reason } from './ort-errors.js';
+import { failedNode, loadError, reason, runError } from './ort-errors.js';
 
 describe('errors of ONNX Runtime', () => {
   it('keeps the node, whichever way the message names it', () => {
@@ -24,6 +24,17 @@ describe('errors of ONNX Runtime', () => {
     expect(reason(new Error('failed /onnxruntime_src/onnxruntime/core/x.h:583 void f()'))).toBe(
       'failed void f()',
     );
+  });
+
+  it('tells memory that is at its end from other failures', () => {
+    const arena =
+      "Non-zero status code returned while running Add node. Name:'/a' bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 64";
+    expect(runError('m.onnx', new Error(arena))).toMatchObject({
+      code: 'OUT_OF_MEMORY',
+      node: { opType: 'Add', name: '/a' },
+    });
+    expect(runError('m.onnx', new Error('std::bad_alloc')).code).toBe('OUT_OF_MEMORY');
+    expect(runError('m.onnx', new Error('Invalid shape')).code).toBe('RUN_FAILED');
   });
 
   it('says what to do', () => {

@@ -56,10 +56,21 @@ function loadHint(found: string): string {
   return 'Check the file with `cqil inspect`.';
 }
 
+/** What ONNX Runtime's arena and the C++ library say when memory is at its end. */
+const MEMORY = /failed to allocate memory|bad_alloc|bad allocation/i;
+
 export function runError(model: string, error: unknown): InferenceError {
   if (error instanceof InferenceError) return error;
   const found = reason(error);
   const node = failedNode(found);
+  if (MEMORY.test(found)) {
+    return new InferenceError('OUT_OF_MEMORY', `There was no memory left to run ${model}.`, {
+      found,
+      hint: 'Feed less at once, or dispose caches that are not needed; the next run may work.',
+      cause: error,
+      ...(node === undefined ? {} : { node }),
+    });
+  }
   const where = node === undefined ? '' : ` at node "${node.name}" (${node.opType})`;
   return new InferenceError('RUN_FAILED', `Running ${model} failed${where}.`, {
     found,

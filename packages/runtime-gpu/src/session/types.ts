@@ -50,7 +50,7 @@ export interface Session {
    * @param feeds one tensor for every input
    * @param fetches names of the outputs to hand out; all of them when absent
    * @throws InferenceError `INPUT_MISSING`, `INPUT_UNKNOWN`, `INPUT_TYPE`, `INPUT_SHAPE`, `OUTPUT_UNKNOWN`
-   *   before anything runs; `RUN_FAILED` with the node from ONNX Runtime; `SESSION_DISPOSED`; the signal's reason.
+   *   before anything runs; `RUN_FAILED` or `OUT_OF_MEMORY` with the node from ONNX Runtime; `SESSION_DISPOSED`; the signal's reason.
    */
   run(
     feeds: Readonly<Record<string, TensorValue>>,

@@ -243,6 +243,74 @@ describe('threads of a model in parts', () => {
     expect((await model.forward({ inputIds: [[4]], cache })).cache.length).toBe(before + 1);
   });
 
+  it('say that memory is at its end, and the next step works', async () => {
+    const fails = 'bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 1073741824';
+    for (const device of [0, 1]) {
+      await using model = await open({ fault: { device, step: 4, call: 1, what: { fails } } });
+      let { cache } = await model.forward({ inputIds: [[1, 2, 3]] });
+      let reference = await whole.forward({ inputIds: [[1, 2, 3]] });
+      let failures = 0;
+      for (let i = 0; i < 8; i++) {
+        const step = () => model.forward({ inputIds: [[i]], cache });
+        const result = await step().catch((error: unknown) => {
+          expect(error).toMatchObject({
+            code: 'OUT_OF_MEMORY',
+            found: expect.stringContaining('1073741824'),
+          });
+          failures += 1;
+          return step();
+        });
+        reference = await whole.forward({ inputIds: [[i]], cache: reference.cache });
+        expectSame(result, reference);
+        cache = result.cache;
+      }
+      expect(failures).toBe(1);
+    }
+  });
+
+  it('are killed in the middle of a generation, which fails, and the next one is as ever', async () => {
+    const expected = await generate(whole, { promptIds: [1, 2, 3], maxTokens: 12 });
+    for (const device of [0, 1]) {
+      await using model = await open({ fault: { device, step: 6, call: 0, what: 'die' } });
+      const seen: number[] = [];
+      const failing = async () => {
+        for await (const { id } of generateTokens(model, { promptIds: [1, 2, 3], maxTokens: 12 }))
+          seen.push(id);
+      };
+      await expect(failing()).rejects.toMatchObject({ code: 'EXECUTOR_DEVICE_LOST' });
+      expect(seen.length).toBeGreaterThan(0);
+      expect(seen).toEqual(expected.ids.slice(0, seen.length));
+      expect((await generate(model, { promptIds: [1, 2, 3], maxTokens: 12 })).ids).toEqual(expected.ids);
+    }
+  });
+
+  it('are given no more memory for caches than they may have', async () => {
+    const expected = await generate(whole, { promptIds: [1, 2, 3], maxTokens: 12 });
+    // Room is made for 64 positions at a time.
+    const bytes = whole.signature.cache.reduce((sum, { past }) => {
+      const [, heads, , size] = past.shape;
+      return sum + 4 * 64 * Number(heads) * Number(size);
+    }, 0);
+    await using model = await open({ cacheBytes: 8.5 * bytes });
+    const held = await model.forward({ inputIds: [[1, 2, 3]] });
+    const reference = await whole.forward({ inputIds: [[1, 2, 3]] });
+    const second = await model.forward({ inputIds: [[4, 5]], capacity: 64 * 5 });
+    // No room beside the two, though there would be alone: for a long prompt, and for a short one that is to be long.
+    const long = [Array.from({ length: 200 }, (_, i) => i)];
+    for (const request of [{ inputIds: long }, { inputIds: [[6]], capacity: 64 * 5 }]) {
+      await expect(model.forward(request)).rejects.toMatchObject({ code: 'EXECUTOR_OUT_OF_MEMORY' });
+    }
+    expectSame(
+      await model.forward({ inputIds: [[7]], cache: held.cache }),
+      await whole.forward({ inputIds: [[7]], cache: reference.cache }),
+    );
+    second.cache.dispose();
+    const { cache } = await model.forward({ inputIds: long });
+    expect(cache.length).toBe(200);
+    cache.dispose();
+    expect((await generate(model, { promptIds: [1, 2, 3], maxTokens: 12 })).ids).toEqual(expected.ids);
+  });
+
   it('come to an end with the model', async () => {
     const model = await open();
     await model.forward({ inputIds: [[1, 2, 3]] });

@@ -88,9 +88,14 @@ function changes(word, from, until, step, spinMs) {
 
 function fault(step, call) {
   const { fault } = data;
-  if (fault === undefined || fault.step !== step - control[OPENED] || fault.call !== call) return;
+  if (fault === undefined || fault.step !== step - control[OPENED] || fault.call !== call) return null;
   if (fault.what === 'die') throw new Error('made up');
+  if (fault.what.fails !== undefined) {
+    const createStatus = koffi.decode(koffi.decode(api, P, 1)[0], koffi.proto(P, ['int', 'str']));
+    return createStatus(1, fault.what.fails);
+  }
   koffi.load('libc.so.6').func('int usleep(uint)')(fault.what.sleepMs * 1000);
+  return null;
 }
 
 function work(step) {
@@ -101,10 +106,10 @@ function work(step) {
     if (timed) times[TIMES * call.part] = now();
     for (const word of call.waits) if (!changes(word, undefined, step, step, data.spinMs)) return;
     if (timed) times[TIMES * call.part + 1] = now();
-    fault(step, i);
+    const madeUp = fault(step, i);
     // The last look before the call: what a step works on may be gone once it was given up.
     if (Atomics.load(control, ABORT) === step) return;
-    const failed = run(
+    const failed = madeUp ?? run(
       call.session,
       options64,
       call.inputNames,

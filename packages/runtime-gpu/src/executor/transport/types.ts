@@ -20,8 +20,11 @@ export interface Fault {
   /** Counted from 1 when the model was opened. */
   readonly step: number;
   readonly call: number;
-  /** `die`: its thread ends. `sleep`: it stays in native code for so long, and nothing can wake it. */
-  readonly what: 'die' | { readonly sleepMs: number };
+  /**
+   * `die`: its thread ends. `sleepMs`: it stays in native code for so long, and nothing can wake it. `fails`: ONNX Runtime
+   * says that in the place of running the call.
+   */
+  readonly what: 'die' | { readonly sleepMs: number } | { readonly fails: string };
 }
 
 /**

@@ -75,6 +75,10 @@ export class ResidentTensor {
     return this.#handle.value;
   }
 
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
   /** Frees the value; may be called more than once. The memory stays with its owner. */
   dispose(): void {
     if (this.#disposed) return;
