@@ -1,6 +1,7 @@
 export * from './anatomy/index.js';
 export * from './costs/index.js';
 export * from './evaluate/index.js';
+export * from './exits/index.js';
 export * from './gguf/index.js';
 export * from './linear/index.js';
 export * from './onnx/index.js';

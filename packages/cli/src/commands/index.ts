@@ -2,6 +2,7 @@ import type { Command } from '../command.js';
 import { bench } from './bench.js';
 import { chat } from './chat.js';
 import { doctor } from './doctor.js';
+import { exits } from './exits.js';
 import { fetchCommand } from './fetch.js';
 import { fuse } from './fuse.js';
 import { importCommand } from './import.js';
@@ -32,6 +33,7 @@ export const commands: readonly Command[] = [
   partition,
   verify,
   quantise,
+  exits,
   chat,
   serve,
   bench,
