@@ -52,25 +52,23 @@ async function* generated(
 ): AsyncGenerator<TextPiece, void> {
   const { decoder, vocabulary, grammars } = model;
   const { schema, promptLogprobs = false, maxTokens, promptIds, logprobs, signal } = request;
-  // Log probabilities of the prompt are told before the first token: what was read for them is read on from.
-  if (promptLogprobs) {
-    const prompt = { promptIds, maxTokens: 0, promptLogprobs, signal, cache };
+  const told = (prompt: readonly PromptToken[]) => ({
+    text: '',
+    tokens: 0,
+    prompt: prompt.map((token) => logprobOf(vocabulary, token)),
+  });
+  if (promptLogprobs && maxTokens === 0) {
+    const prompt = { promptIds, maxTokens, promptLogprobs, signal, cache };
     const read = await last(
       generateTokens(decoder, { ...prompt, ...(logprobs === undefined ? {} : { logprobs }) }),
     );
-    yield {
-      text: '',
-      tokens: 0,
-      prompt: (read.promptLogprobs ?? []).map((token) => logprobOf(vocabulary, token)),
-    };
-    if (maxTokens === 0) {
-      yield { text: '', tokens: 0, finishReason: 'length' };
-      return;
-    }
+    yield told(read.promptLogprobs ?? []);
+    yield { text: '', tokens: 0, finishReason: 'length' };
+    return;
   }
   const constraint = schema === undefined ? undefined : await grammars.constrain(schema);
   try {
-    const { schema: _, promptLogprobs: __, ...options } = request;
+    const { schema: _, ...options } = request;
     const detokenizer = new Detokenizer((ids) => model.decode(ids), promptIds);
     const tokens = generateTokens(decoder, {
       ...options,
@@ -82,6 +80,7 @@ async function* generated(
     });
     for await (const token of tokens) {
       const { finishReason, speculation } = token;
+      if (token.promptLogprobs !== undefined) yield told(token.promptLogprobs);
       const drafts =
         speculation === undefined
           ? {}

@@ -305,7 +305,11 @@ export class BatchedDecoder implements StepModel {
       await this.#reserve(slot.length + part.length);
       const { logits } = await this.#steps.run(
         { bindings: this.#buffers.bindings(slot.row, 1), ids: [part], past: [slot.length] },
-        { keepLast: !all, signal: request.signal, into: all && part.length > 1 ? undefined : request.into },
+        {
+          keepLast: !all,
+          signal: request.signal,
+          into: all && part.length < ids.length ? undefined : request.into,
+        },
       );
       waiting.read += part.length;
       slot.length += part.length;

@@ -40,6 +40,8 @@ export interface GenerateOptions extends SamplingOptions {
 
 /** A new token. */
 export interface GeneratedToken extends ChosenToken {
+  /** With the option `promptLogprobs`, on the first. */
+  readonly promptLogprobs?: readonly PromptToken[];
   /** With the option `speculate`: what came of drafts up to here. */
   readonly speculation?: SpeculationStatistics;
   /** Set on the last. `stop`: it is an end token. `length`: it is the last of `maxTokens`. */
@@ -71,7 +73,9 @@ export interface Generation {
 /** Positions that room is made for behind the prompt at first; more is made when it is needed. */
 const ROOM_AHEAD = 4096;
 /** Logits of a prompt that are in memory at the same time, as numbers. */
-const LOGITS_AT_ONCE = 1 << 22;
+const LOGITS_AT_ONCE = 1 << 21;
+/** Milliseconds that a prompt's logits are worked on before others have a turn of the event loop. */
+const TURN_MS = 5;
 /** Tokens that are read before the size of the vocabulary is known. */
 const FIRST_CHUNK = 16;
 
@@ -154,6 +158,7 @@ export async function* generateTokens(
         const finishReason = ends.has(token.id) ? 'stop' : chosen.length === maxTokens ? 'length' : undefined;
         yield {
           ...token,
+          ...(promptLogprobs !== undefined && chosen.length === 1 ? { promptLogprobs } : {}),
           ...(speculator === undefined ? {} : { speculation: speculator.statistics }),
           ...(finishReason === undefined ? {} : { finishReason }),
         };
@@ -240,12 +245,19 @@ async function readPrompt(
   }
   const tokens: PromptToken[] = promptIds.slice(0, 1).map((id) => ({ id }));
   let size = FIRST_CHUNK;
+  // The same memory for all parts: what is left to the garbage collector by megabytes stops everything now and then.
+  let into: Float32Array | undefined;
   for (;;) {
     // In parts: the logits of a long prompt would take gigabytes.
-    const rows = await reader.read(promptIds.slice(reader.length, reader.length + size), 'all');
+    const rows = await reader.read(promptIds.slice(reader.length, reader.length + size), 'all', into);
     const first = reader.length - rows.count;
+    let turn = performance.now();
     for (let i = 0; i < rows.count && first + i + 1 < promptIds.length; i++) {
       const id = promptIds[first + i + 1]!;
+      if (performance.now() - turn > TURN_MS) {
+        await new Promise(setImmediate);
+        turn = performance.now();
+      }
       const position = new Logprobs(rows.at(i));
       tokens.push({
         id,
@@ -256,6 +268,7 @@ async function readPrompt(
     const last = rows.at(-1);
     if (reader.length >= promptIds.length) return { last, tokens };
     size = Math.max(1, Math.floor(LOGITS_AT_ONCE / last.length));
+    into ??= new Float32Array(Math.min(size, promptIds.length - reader.length) * last.length);
   }
 }
 

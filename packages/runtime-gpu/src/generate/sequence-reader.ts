@@ -53,17 +53,19 @@ export class SequenceReader {
   /**
    * Reads on.
    *
+   * @param into memory for the logits of all of these tokens, where they are wanted; that of before will do
    * @returns the logits of each of the tokens, or of the last alone; until the next are read
    * @throws the signal's reason when aborted, and what `forward` throws; what was read before stays usable
    */
-  async read(ids: readonly number[], keep: 'all' | 'last'): Promise<LogitRows> {
+  async read(ids: readonly number[], keep: 'all' | 'last', into?: Float32Array): Promise<LogitRows> {
     const { capacity, signal } = this.#options;
     signal?.throwIfAborted();
+    const target = into ?? (keep === 'all' && ids.length > 1 ? undefined : this.#logits);
     const { logits, cache } = await this.#model.forward({
       inputIds: [ids],
       keep,
       capacity,
-      ...(this.#logits === undefined || (keep === 'all' && ids.length > 1) ? {} : { into: this.#logits }),
+      ...(target === undefined ? {} : { into: target }),
       ...(this.#cache === undefined ? {} : { cache: this.#cache }),
       ...(signal === undefined ? {} : { signal }),
     });

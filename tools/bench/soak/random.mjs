@@ -1,0 +1,15 @@
+// @ts-check
+/**
+ * Numbers from 0 to 1 that repeat with a seed (mulberry32).
+ *
+ * @param {number} seed
+ */
+export function randomOf(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
