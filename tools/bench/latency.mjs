@@ -3,23 +3,25 @@
  * What core/latency predicts from a profile of this machine, beside what plans take: a token behind 128 and behind 1,024
  * tokens, and a prompt of 128.
  *
- *   node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--rounds 5] [--tokens 16] [--batch 5] [--plans 38]
+ *   node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--rounds 7] [--tokens 24] [--plans 38]
  *     [--seconds N] [--report]    (needs a build)
  *
  * The work folder takes the profile, the rewritten models and what was measured; a run that was stopped, or ended by
  * `--seconds`, goes on where it was. `--report` measures nothing and prints the table of what is there.
  *
- * Plans are measured some at a time, each batch together with the unplanned model, in an order that turns from round to
- * round; a plan's time is its ratio to the unplanned model in the same round (median over rounds) times what the unplanned
- * model took over all. With one thread times are of the processor, from which other work takes less.
+ * Every round opens each model anew, one after the other, from another place on: where a session's weights come to lie in
+ * memory makes a difference of some per cent for as long as it lives. A plan's time is the lower quartile over rounds, and of
+ * each kernel the least of several profiles is taken, which are measured between the rounds: other work makes times longer,
+ * never shorter. With one thread times are of the processor. Two plans differ beyond noise where they differ by more than
+ * twice the standard error of their difference (bootstrap over rounds).
  * None of the plans is used to fit anything: predictions know the profile and, where it says so, the unplanned model's time.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { calibrateLaunch, onOneDevice, parseProfile, predictPass, sequentialSteps, uniformPlan } from '@cqil/core';
+import { onOneDevice, parseProfile, predictPass, sequentialSteps } from '@cqil/core';
 import { locateModel, rewriteModel, shapeOfModel } from '@cqil/planner';
-import { DecoderSession, machine, measureProfile, spread, workOf } from '@cqil/runtime-gpu';
+import { DecoderSession, machine, measureProfile, seededRandom, spread, workOf } from '@cqil/runtime-gpu';
 
 /** @typedef {import('@cqil/core').Plan} Plan */
 /** @typedef {{ name: string, plan: Plan }} Named */
@@ -30,9 +32,8 @@ const { values, positionals } = parseArgs({
   options: {
     work: { type: 'string' },
     threads: { type: 'string', default: '1' },
-    rounds: { type: 'string', default: '5' },
-    tokens: { type: 'string', default: '16' },
-    batch: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '7' },
+    tokens: { type: 'string', default: '24' },
     plans: { type: 'string', default: '99' },
     seconds: { type: 'string', default: '100000' },
     report: { type: 'boolean', default: false },
@@ -41,7 +42,9 @@ const { values, positionals } = parseArgs({
 const [folder] = positionals;
 const { work } = values;
 if (folder === undefined || work === undefined) {
-  console.error('Usage: node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--seconds N] [--report]');
+  console.error(
+    'Usage: node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--seconds N] [--report]',
+  );
   process.exit(2);
 }
 const threads = Number(values.threads);
@@ -85,8 +88,20 @@ const both = (name, a, b) => ({
   },
 });
 
-const scattered = [[3, 4], [9, 10], [14, 15], [21, 22], [26, 27]];
-const uneven = [[4, 5], [8, 9, 10], [14, 15, 16, 17], [20, 21], [24, 25, 26]];
+const scattered = [
+  [3, 4],
+  [9, 10],
+  [14, 15],
+  [21, 22],
+  [26, 27],
+];
+const uneven = [
+  [4, 5],
+  [8, 9, 10],
+  [14, 15, 16, 17],
+  [20, 21],
+  [24, 25, 26],
+];
 /** Kinds take turns, so that a part of the list is a mixture, too. @type {Named[]} */
 const PLANS = [
   wide('4 pairs', run(20, 4, 2)),
@@ -128,7 +143,10 @@ const PLANS = [
   branches('10 threes', run(0, 10, 3), 'full'),
   wide('one four', run(14, 1, 4)),
 ].slice(0, Number(values.plans));
-const UNPLANNED = { name: 'unplanned', plan: /** @type {Plan} */ ({ version: 1, layers: 30, groups: [] }) };
+/** The unplanned model is measured before every so many plans. */
+const UNPLANNED_EVERY = 6;
+/** Behind a long context every third plan is measured. */
+const isLong = (/** @type {number} */ i) => i % 3 === 0;
 
 mkdirSync(work, { recursive: true });
 const file = (/** @type {string} */ name) => path.join(work, name);
@@ -146,13 +164,32 @@ const stop = (/** @type {string} */ at) => {
 const source = await locateModel(folder);
 const shape = await shapeOfModel(source);
 
-if (!existsSync(file('profile.json'))) {
-  if (values.report) stop('before the profile');
-  console.error('measuring the profile');
+/** Profiles that were measured, some between the rounds. @type {import('@cqil/core').MachineProfile[]} */
+const profiles = read('profiles.json') ?? [];
+async function profileOnce() {
   const started = performance.now();
-  const profile = await measureProfile({ ...workOf(shape, PROMPT), threads, secondsEach: 0.6 });
-  write('profile.json', profile);
-  console.error(`profile: ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  profiles.push(await measureProfile({ ...workOf(shape, PROMPT), threads, secondsEach: 0.5 }));
+  write('profiles.json', profiles);
+  console.error(`profile ${profiles.length}: ${((performance.now() - started) / 1000).toFixed(0)} s`);
+}
+
+/** Of each kernel the least that any of the profiles has: other work makes kernels longer, never shorter. */
+function leastOf() {
+  const [first, ...others] = profiles.map((one) => structuredClone(one));
+  const device = first.devices[0];
+  for (const { devices } of others) {
+    const [other] = devices;
+    device.launchSeconds = Math.min(device.launchSeconds, other.launchSeconds);
+    device.runSeconds = Math.min(device.runSeconds, other.runSeconds);
+    device.memoryBytesPerSecond = Math.max(device.memoryBytesPerSecond, other.memoryBytesPerSecond);
+    device.peakFlops.float32 = Math.max(device.peakFlops.float32 ?? 0, other.peakFlops.float32 ?? 0);
+    for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise'])) {
+      device[kind]?.forEach((one, i) => {
+        one.seconds = Math.min(one.seconds, /** @type {any} */ (other[kind])[i].seconds);
+      });
+    }
+  }
+  return first;
 }
 
 const clock = threads === 1 ? () => process.cpuUsage() : () => performance.now();
@@ -163,71 +200,105 @@ const since = (/** @type {any} */ start) => {
   return (user + system) / 1000;
 };
 
-/** What a round of a model takes. @param {DecoderSession} decoder @param {any} long a cache of LONG tokens */
-async function measure(decoder, long) {
-  const prompt = Array.from({ length: PROMPT }, (_, i) => (i * 7919) % 20_000);
-  let start = clock();
-  let { cache } = await decoder.forward({ inputIds: [prompt], keep: 'last', capacity: PROMPT + tokens + 1 });
-  const prefill = since(start);
-  const steps = async () => {
-    const times = [];
-    for (let i = 0; i < tokens; i++) {
-      start = clock();
-      ({ cache } = await decoder.forward({ inputIds: [[(i * 31) % 20_000]], cache, keep: 'last' }));
-      times.push(since(start));
-    }
-    return spread(times).median;
-  };
-  const decode = await steps();
-  cache.dispose();
-  cache = long.truncate(LONG);
-  return { times: { prefill, decode, long: await steps() }, long: cache };
-}
+const ids = (/** @type {number} */ count, /** @type {number} */ step) =>
+  Array.from({ length: count }, (_, i) => (i * step) % 20_000);
 
-/** @type {Record<string, { batch: number, rounds: Record<string, number[]> }>} */
-const measured = read('measured.json') ?? {};
-if (!values.report) {
-  const missing = PLANS.filter(({ name }) => measured[name] === undefined);
-  const size = Number(values.batch);
-  for (let at = 0; at < missing.length; at += size) {
-    if (spent()) stop(`before plan ${at} of ${missing.length}`);
-    const batch = missing.slice(at, at + size);
-    /** @type {{ name: string, decoder: DecoderSession, long: any, rounds: Record<string, number[]> }[]} */
-    const opened = [];
-    for (const { name, plan } of [UNPLANNED, ...batch]) {
-      const out = file(`plans/${PLANS.findIndex((one) => one.name === name)}`);
-      if (plan.groups.length > 0 && !existsSync(out)) {
-        await rewriteModel(source, plan, out, { wide: { kv: 'merged' } });
+/** What a model takes, opened for this alone. @param {string} graph @param {boolean} long @returns {Promise<Times>} */
+async function measure(graph, long) {
+  const decoder = await DecoderSession.open(graph, { threads });
+  try {
+    /** @param {number} prompt */
+    const pass = async (prompt) => {
+      let start = clock();
+      let { cache } = await decoder.forward({
+        inputIds: [ids(prompt, 7919)],
+        keep: 'last',
+        capacity: prompt + tokens + 65,
+      });
+      const prefill = since(start);
+      const times = [];
+      for (let i = 0; i < tokens; i++) {
+        start = clock();
+        ({ cache } = await decoder.forward({ inputIds: [[(i * 31) % 20_000]], cache, keep: 'last' }));
+        times.push(since(start));
       }
-      const graph = plan.groups.length === 0 ? source.onnxFile : path.join(out, source.onnxRelative);
-      const decoder = await DecoderSession.open(graph, { threads });
-      const inputIds = [Array.from({ length: LONG }, (_, i) => (i * 104_729) % 20_000)];
-      const { cache } = await decoder.forward({ inputIds, keep: 'last', capacity: LONG + tokens + 65 });
-      opened.push({ name, decoder, long: cache, rounds: { prefill: [], decode: [], long: [] } });
-    }
-    for (let round = -1; round < rounds; round++) {
-      for (let i = 0; i < opened.length; i++) {
-        const one = opened[(i + round + opened.length) % opened.length];
-        const { times, long } = await measure(one.decoder, one.long);
-        one.long = long;
-        if (round >= 0) for (const kind of KINDS) one.rounds[kind].push(/** @type {Times} */ (times)[kind]);
-      }
-    }
-    const number = Object.keys(measured).length;
-    for (const { name, rounds: found } of opened) {
-      measured[name === 'unplanned' ? `unplanned ${number}` : name] = { batch: number, rounds: found };
-    }
-    write('measured.json', measured);
-    for (const { decoder } of opened) await decoder.dispose();
-    console.error(`${at + batch.length} of ${missing.length}`);
+      cache.dispose();
+      return { prefill, decode: spread(times).median };
+    };
+    const passes = [await pass(PROMPT), await pass(PROMPT)];
+    const times = {
+      prefill: Math.min(...passes.map(({ prefill }) => prefill)),
+      decode: Math.min(...passes.map(({ decode }) => decode)),
+    };
+    return long ? { ...times, long: (await pass(LONG)).decode } : times;
+  } finally {
+    await decoder.dispose();
   }
 }
 
-const profile = parseProfile(read('profile.json'));
-const base = Object.entries(measured).filter(([name]) => name.startsWith('unplanned'));
+/** By round, by plan. @type {Record<string, Times>[]} */
+const measured = read('measured.json') ?? [];
+if (!values.report) {
+  const models = [];
+  for (const [i, { name, plan }] of PLANS.entries()) {
+    const out = file(`plans/${i}`);
+    if (!existsSync(out)) {
+      if (spent()) stop(`before ${name} was written`);
+      await rewriteModel(source, plan, out, { wide: { kv: 'merged' } });
+    }
+    // The unplanned model again and again, so that what drifts can be told.
+    if (i % UNPLANNED_EVERY === 0)
+      models.push({ name: `unplanned ${i}`, graph: source.onnxFile, long: true });
+    models.push({ name, graph: path.join(out, source.onnxRelative), long: isLong(i) });
+  }
+  for (let round = 0; round < rounds; round++) {
+    if (profiles.length <= round / 2) await profileOnce();
+    measured[round] ??= {};
+    const start = Math.floor((round * models.length) / rounds);
+    for (let i = 0; i < models.length; i++) {
+      const { name, graph, long } = models[(start + i) % models.length];
+      if (measured[round][name] !== undefined) continue;
+      if (spent()) stop(`in round ${round + 1} of ${rounds}`);
+      measured[round][name] = await measure(graph, long);
+      write('measured.json', measured);
+    }
+    console.error(`round ${round + 1} of ${rounds}`);
+  }
+}
+
+if (profiles.length === 0) stop('before the profile');
+const profile = parseProfile(leastOf());
+const whole = measured.filter((round) => PLANS.every(({ name }) => round[name] !== undefined));
+if (whole.length < 2) stop('before two rounds were measured');
+const isUnplanned = (/** @type {string} */ name) => name.startsWith('unplanned');
+
+/** Draws with replacement, the same each time. */
+const random = seededRandom(1);
+/**
+ * The lower quartile, and its standard error by 200 draws with replacement (the bootstrap): what else a machine does makes
+ * times longer, never shorter.
+ *
+ * @param {number[]} times
+ */
+function low(times) {
+  const draws = Array.from(
+    { length: 200 },
+    () => spread(times.map(() => /** @type {number} */ (times[Math.floor(random() * times.length)]))).q1,
+  );
+  const mean = draws.reduce((sum, one) => sum + one, 0) / draws.length;
+  const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
+  return { ms: spread(times).q1, error: Math.sqrt(variance) };
+}
 /** @type {Record<string, number>} */
 const unplanned = {};
-for (const kind of KINDS) unplanned[kind] = spread(base.flatMap(([, { rounds }]) => rounds[kind])).median;
+for (const kind of KINDS) {
+  const all = whole.flatMap((round) =>
+    Object.keys(round)
+      .filter(isUnplanned)
+      .map((name) => round[name][kind]),
+  );
+  unplanned[kind] = low(all).ms;
+}
 const PASSES = {
   decode: { tokens: 1, context: PROMPT + tokens / 2 },
   long: { tokens: 1, context: LONG + tokens / 2 },
@@ -236,37 +307,33 @@ const PASSES = {
 const predicted = (/** @type {Plan} */ plan, /** @type {keyof typeof PASSES} */ kind, machine = profile) =>
   1000 * predictPass({ plan, shape, profile: machine, placement: onOneDevice('0') }, PASSES[kind]).seconds;
 
-/** Ratio to the unplanned model in the same round: median, and how far off it may be (twice the median's deviation). */
-const ratioOf = (/** @type {string} */ name, /** @type {string} */ kind) => {
-  const { batch, rounds } = measured[name];
-  const [, beside] = /** @type {any} */ (base.find(([, one]) => one.batch === batch));
-  const { median, q1, q3 } = spread(rounds[kind].map((ms, i) => ms / beside.rounds[kind][i]));
-  return { median, noise: (2 * 1.2533 * (q3 - q1)) / 1.349 / Math.sqrt(rounds[kind].length) };
+const document = {
+  machine: machine(),
+  profile: profile.sources,
+  rounds,
+  tokens,
+  kinds: /** @type {any} */ ({}),
 };
-
-const known = PLANS.filter(({ name }) => measured[name] !== undefined);
-const document = { machine: machine(), profile: profile.sources, rounds, tokens, kinds: /** @type {any} */ ({}) };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
-  const alone = predicted(UNPLANNED.plan, kind);
-  const rows = known.map(({ name, plan }) => {
-    const { median, noise } = ratioOf(name, kind);
-    const ms = median * unplanned[kind];
+  const alone = predicted({ version: 1, layers: 30, groups: [] }, kind);
+  const rows = PLANS.filter(({ name }) => whole[0][name][kind] !== undefined).map(({ name, plan }) => {
+    const { ms, error: noise } = low(whole.map((round) => round[name][kind]));
     const guess = predicted(plan, kind);
     return {
       name,
       steps: sequentialSteps(plan),
       ms,
-      noise: noise * unplanned[kind],
+      noise,
       guess,
       error: guess / ms - 1,
       // What a program knows that has timed the unplanned model, too.
-      relative: guess / alone / median - 1,
+      relative: guess / alone / (ms / unplanned[kind]) - 1,
     };
   });
   const pairs = rows.flatMap((a, i) =>
     rows.slice(i + 1).map((b) => ({
       // Alike where the difference may be noise of the two.
-      clear: Math.abs(a.ms - b.ms) > Math.hypot(a.noise, b.noise),
+      clear: Math.abs(a.ms - b.ms) > 2 * Math.hypot(a.noise, b.noise),
       right: (a.ms - b.ms) * (a.guess - b.guess) > 0,
     })),
   );
@@ -275,7 +342,9 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const [absolute, relative] = [size(rows.map(({ error }) => error)), size(rows.map((row) => row.relative))];
   const percent = (/** @type {number} */ x) => `${(100 * x).toFixed(1)} %`;
   console.log(`\n${kind}: unplanned ${unplanned[kind].toFixed(2)} ms, predicted ${alone.toFixed(2)}`);
-  console.log('| plan | steps | measured, ms | predicted | error | of the ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |');
+  console.log(
+    '| plan | steps | measured, ms | predicted | error | of the ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |',
+  );
   for (const row of rows) {
     console.log(
       `| ${row.name} | ${row.steps} | ${row.ms.toFixed(2)} ± ${row.noise.toFixed(2)} | ${row.guess.toFixed(2)} | ${percent(row.error)} | ${percent(row.relative)} |`,
@@ -287,8 +356,14 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   console.log(
     `pairs ranked rightly: ${percent(share(pairs))} of ${pairs.length}; of the ${pairs.filter(({ clear }) => clear).length} beyond noise ${percent(share(pairs.filter(({ clear }) => clear)))}, of the rest ${percent(share(pairs.filter(({ clear }) => !clear)))}`,
   );
-  document.kinds[kind] = { unplanned: unplanned[kind], alone, rows, absolute, relative, pairs: share(pairs), clear: share(pairs.filter(({ clear }) => clear)) };
+  document.kinds[kind] = {
+    unplanned: unplanned[kind],
+    alone,
+    rows,
+    absolute,
+    relative,
+    pairs: share(pairs),
+    clear: share(pairs.filter(({ clear }) => clear)),
+  };
 }
 write('report.json', document);
-void calibrateLaunch;
-void uniformPlan;

@@ -79,7 +79,7 @@ export function attentionKernels(shape: ModelShape, pass: Pass, part: LayerPart)
     attention: { tokens, context, heads: part.heads, kvHeads: part.kvHeads, headDim },
   };
   return [
-    ...small('norm', kernels.norm, shape, tokens * hidden),
+    ...norms(shape, tokens),
     ...projections,
     ...small('rotary', kernels.attention, shape, tokens * q),
     attention,
@@ -95,7 +95,7 @@ export function ffnKernels(shape: ModelShape, pass: Pass, part: LayerPart): Kern
   const { ffn } = part;
   const inner = gated ? (kernels.gateUp === 1 ? { gate_up: 2 * ffn } : { gate: ffn, up: ffn }) : { up: ffn };
   return [
-    ...small('norm', kernels.norm, shape, tokens * hidden),
+    ...norms(shape, tokens),
     ...products(shape, tokens, hidden, inner),
     ...small('activation', kernels.activation, shape, tokens * ffn),
     ...products(shape, tokens, ffn, { down: hidden }),
@@ -153,7 +153,7 @@ function distinct<T>(found: readonly (T | undefined)[]): T[] {
 export function headKernels(shape: ModelShape, pass: Pass, ways = 1): Kernel[] {
   const rows = headRows(pass);
   return [
-    ...small('norm', shape.kernels.norm, shape, pass.tokens * shape.hidden),
+    ...norms(shape, pass.tokens),
     product('head', shape, rows, shape.hidden, Math.ceil(shape.vocabulary / ways), shape.headBits),
   ];
 }
@@ -203,6 +203,12 @@ function product(
     bytes: (k * n * weightBits) / 8 + m * (k + n) * shape.activationBytes,
     product: { m, k, n, weightBits },
   };
+}
+
+/** A norm, which adds to the stream as well where no kernel of its own does: two values in, two out. */
+function norms(shape: ModelShape, tokens: number): Kernel[] {
+  const { norm, residual } = shape.kernels;
+  return elementwise('norm', norm, shape, (residual === 0 ? 4 : 2) * tokens * shape.hidden);
 }
 
 /** Element-wise kernels, each of which reads and writes `elements`. */

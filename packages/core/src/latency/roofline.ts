@@ -96,8 +96,10 @@ interface Sample {
 
 /**
  * Measured over computed time for a kernel's shape: the mean over the measured shapes of its type, weighted by the
- * inverse square of their distance in the logarithms of the sizes (of products m, k, n and bits, of attentions new
+ * inverse sixth power of their distance in the logarithms of the sizes (of products m, k, n and bits, of attentions new
  * tokens, all tokens and heads). Undefined where nothing was measured.
+ *
+ * The power is above the number of sizes, else many measurements far away would outweigh the few nearby (Shepard 1968).
  */
 function correction(kernel: Kernel, device: DeviceProfile): number | undefined {
   const { type, product, attention } = kernel;
@@ -122,8 +124,9 @@ function interpolated(at: readonly number[], samples: readonly Sample[]): number
   for (const sample of samples) {
     const distance = at.reduce((total, one, i) => total + (one - sample.at[i]!) ** 2, 0);
     if (distance < 1e-12) return sample.ratio;
-    sum += sample.ratio / distance;
-    weights += 1 / distance;
+    const weight = distance ** -3;
+    sum += sample.ratio * weight;
+    weights += weight;
   }
   return weights === 0 ? undefined : sum / weights;
 }

@@ -30,21 +30,25 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
+const encoder = new TextEncoder();
+
 const FLOAT = 1;
 const UINT8 = 2;
 const INT32 = 6;
+const INT64 = 7;
 const BLOCK = 32;
 
 /**
  * A graph of `count` products of one input `x`, each with weights of its own, as a model's layers have them: weights
- * that come from memory and not from a cache. Outputs `y0`, `y1`, ….
+ * that come from memory and not from a cache. Outputs `y0`, `y1`, …: of several rows one element each, since a model's
+ * inner values are not written to memory that was never used, as a graph's outputs are.
  */
 export function productsGraph({ m, k, n, weights }: ProductShape, count: number): Uint8Array {
   const nodes: Uint8Array[] = [];
-  const initializers: Uint8Array[] = [];
+  const initializers: Uint8Array[] = m > 1 ? [...CORNER] : [];
   const outputs: Uint8Array[] = [];
   for (let i = 0; i < count; i++) {
-    const [w, s, y] = [`w${i}`, `s${i}`, `y${i}`];
+    const [w, s, y] = [`w${i}`, `s${i}`, m > 1 ? `whole${i}` : `y${i}`];
     if (weights === 'float32') {
       initializers.push(tensor(w, FLOAT, [k, n], floats(k * n, i)));
       nodes.push(node('MatMul', ['x', w], y));
@@ -58,9 +62,44 @@ export function productsGraph({ m, k, n, weights }: ProductShape, count: number)
       const attributes = { K: k, N: n, bits, block_size: BLOCK, accuracy_level: 4 };
       nodes.push(node('MatMulNBits', ['x', w, s], y, 'com.microsoft', attributes));
     }
-    outputs.push(valueInfo(y, [m, n]));
+    if (m > 1) nodes.push(cornerOf(y, `y${i}`));
+    outputs.push(valueInfo(`y${i}`, m > 1 ? [1, 1] : [1, n]));
   }
   return model(nodes, initializers, [valueInfo('x', [m, k])], outputs);
+}
+
+/** The first element in the first two dimensions: [m, n] → [1, 1]. */
+function cornerOf(from: string, to: string): Uint8Array {
+  return node('Slice', [from, 'starts', 'ends', 'axes'], to);
+}
+
+const CORNER: readonly Uint8Array[] = Object.entries({
+  starts: [0n, 0n],
+  ends: [1n, 1n],
+  axes: [0n, 1n],
+}).map(([name, values]) => tensor(name, INT64, [2], new Uint8Array(BigInt64Array.from(values).buffer)));
+
+/**
+ * Small products one behind the other, each followed by so many element-wise ones: what a node costs where others' weights
+ * have gone through the caches since, as in a model. From `x` to `y`, both [1, 256].
+ */
+export function spacedGraph(products: number, between: number): Uint8Array {
+  const size = 256;
+  const ones = new Uint8Array(new Float32Array(size).fill(1.0001).buffer);
+  const nodes: Uint8Array[] = [];
+  const initializers = [tensor('ones', FLOAT, [size], ones)];
+  let last = 'x';
+  const add = (operator: string, other: string, name: string) => {
+    nodes.push(node(operator, [last, other], name));
+    last = name;
+  };
+  for (let i = 0; i < products; i++) {
+    initializers.push(tensor(`w${i}`, FLOAT, [size, size], floats(size * size, i)));
+    add('MatMul', `w${i}`, `p${i}`);
+    for (let j = 0; j < between; j++) add('Mul', 'ones', `v${i}.${j}`);
+  }
+  add('Mul', 'ones', 'y');
+  return model(nodes, initializers, [valueInfo('x', [1, size])], [valueInfo('y', [1, size])]);
 }
 
 /** A chain of `count` element-wise products, from `x` to `y`, both [1, elements]; of a few elements they do next to nothing. */
@@ -87,6 +126,7 @@ export function attentionGraph(
   const width = (heads + 2 * kvHeads) * headDim;
   const angles = floats((room * headDim) / 2, 0);
   const initializers = ['cos', 'sin'].map((name) => tensor(name, FLOAT, [room, headDim / 2], angles));
+  if (tokens > 1) initializers.push(...CORNER);
   const cache = [1, kvHeads, room, headDim];
   const inputs = [
     valueInfo('x', [1, tokens, width]),
@@ -100,11 +140,18 @@ export function attentionGraph(
     const given = ['x', '', '', `k${i}`, `v${i}`, 'lengths', 'total', 'cos', 'sin', '', 'bias'];
     const attributes = { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 };
     nodes.push(
-      node('GroupQueryAttention', given, [`y${i}`, `pk${i}`, `pv${i}`], 'com.microsoft', attributes),
+      node(
+        'GroupQueryAttention',
+        given,
+        [tokens > 1 ? `whole${i}` : `y${i}`, `pk${i}`, `pv${i}`],
+        'com.microsoft',
+        attributes,
+      ),
     );
+    if (tokens > 1) nodes.push(cornerOf(`whole${i}`, `y${i}`));
     inputs.push(valueInfo(`k${i}`, cache), valueInfo(`v${i}`, cache));
     outputs.push(
-      valueInfo(`y${i}`, [1, tokens, heads * headDim]),
+      valueInfo(`y${i}`, [1, 1, heads * headDim]),
       valueInfo(`pk${i}`, cache),
       valueInfo(`pv${i}`, cache),
     );
@@ -134,8 +181,6 @@ function codes(count: number, seed: number): Uint8Array {
   for (let have = 4096; have < count; have *= 2) values.copyWithin(have, 0, Math.min(have, count - have));
   return values;
 }
-
-const encoder = new TextEncoder();
 
 function model(
   nodes: readonly Uint8Array[],

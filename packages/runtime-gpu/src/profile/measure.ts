@@ -23,6 +23,7 @@ import {
   chainGraph,
   type ProductShape,
   productsGraph,
+  spacedGraph,
   WEIGHT_BITS,
 } from './graphs.js';
 
@@ -43,8 +44,10 @@ export interface MeasureOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Nodes of the two chains that launch and run are told apart by. */
-const CHAINS = [8, 208] as const;
+/** What a node costs is told by products with so many nodes behind each, beside none. */
+const SPACED = { products: 96, nodes: 4 } as const;
+/** Runs before any is timed: JavaScript's compiler has then seen what there is. */
+const WARMUP = 40;
 /** Products or attentions a graph at least and at most. */
 const COUNTS = [4, 96] as const;
 /** Elements of the element-wise kernels that are timed, from a token's in a small model to a prompt's in a large one. */
@@ -77,13 +80,17 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
   report();
 
   /** @param prepare what a run of the opened graph is */
-  const time = async (graph: Uint8Array, prepare: (session: Session) => Run): Promise<number> => {
+  const time = async (
+    graph: Uint8Array,
+    prepare: (session: Session) => Run,
+    most = repeats,
+  ): Promise<number> => {
     const session = await openSession(graph, { threads });
     try {
       const run = prepare(session);
       const times: number[] = [];
       const begin = performance.now();
-      for (let i = -2; i < repeats; i++) {
+      for (let i = -2; i < most; i++) {
         signal?.throwIfAborted();
         if (times.length >= 4 && performance.now() - begin > 1000 * secondsEach) break;
         const start = clock();
@@ -102,12 +109,14 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
       return () => session.run(feeds);
     };
 
-  const [short, long] = [
-    await time(chainGraph(CHAINS[0]), fed(1, 8)),
-    await time(chainGraph(CHAINS[1]), fed(1, 8)),
+  const few = chainGraph(1);
+  await time(few, fed(1, 8), WARMUP);
+  const runSeconds = await time(few, fed(1, 8));
+  const [without, with_] = [
+    await time(spacedGraph(SPACED.products, 0), fed(1, 256)),
+    await time(spacedGraph(SPACED.products, SPACED.nodes), fed(1, 256)),
   ];
-  const launchSeconds = Math.max(0, (long - short) / (CHAINS[1] - CHAINS[0]));
-  const runSeconds = Math.max(0, short - CHAINS[0] * launchSeconds);
+  const launchSeconds = Math.max(0, (with_ - without) / (SPACED.products * SPACED.nodes));
   report();
   // At least a tenth of what was measured, should the start of nodes be as dear as their work.
   const each = (whole: number, count: number) =>
