@@ -28,6 +28,6 @@ describe('cqil exits', () => {
       expect(exits.reduce((a, b) => a + b)).toBeCloseTo(1, 9);
     }
     const { stderr } = await cqil('exits', model, ...words);
-    expect(stderr).toMatch(/at best \d+\.\d % of the weights would be read: early exit/);
+    expect(stderr).toMatch(/where 99\.0 % are promised, \d+\.\d % of the weights would be read: early exit/);
   });
 });

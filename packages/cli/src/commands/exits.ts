@@ -72,7 +72,10 @@ export const exits = defineCommand({
 function render({ steps, borders, agreement, costs, tokens, results }: ExitsReport): string {
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
-  const best = Math.min(...results.map(({ cost }) => cost));
+  const strictest = Math.max(...results.map(({ promised }) => promised));
+  const best = Math.min(...results.filter(({ promised }) => promised === strictest).map(({ cost }) => cost));
+  const verdict =
+    best < 0.98 ? 'early exit could pay on this model' : 'early exit does not pay on this model';
   return [
     `${steps} steps of ${megabytes(costs.layer)} each, ${megabytes(costs.keyValue)} of it for keys and values; a head of ${megabytes(costs.head)}`,
     table([
@@ -91,8 +94,6 @@ function render({ steps, borders, agreement, costs, tokens, results }: ExitsRepo
       ]),
     ]),
     `thresholds chosen on ${tokens.development} tokens, judged on ${tokens.evaluation} others`,
-    best < 0.98
-      ? `at best ${percent(best)} of the weights would be read: early exit could pay on this model`
-      : `at best ${percent(best)} of the weights would be read: early exit does not pay on this model`,
+    `where ${percent(strictest)} are promised, ${percent(best)} of the weights would be read: ${verdict}`,
   ].join('\n');
 }
