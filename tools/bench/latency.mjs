@@ -84,7 +84,7 @@ const both = (name, a, b) => ({
   name: `mixed, ${name}`,
   plan: {
     ...a.plan,
-    groups: [...a.plan.groups, ...b.plan.groups].sort((x, y) => x.layers[0] - y.layers[0]),
+    groups: [...a.plan.groups, ...b.plan.groups].sort((x, y) => (x.layers[0] ?? 0) - (y.layers[0] ?? 0)),
   },
 });
 
@@ -176,17 +176,19 @@ async function profileOnce() {
 /** Of each kernel the least that any of the profiles has: other work makes kernels longer, never shorter. */
 function leastOf() {
   const [first, ...others] = profiles.map((one) => structuredClone(one));
-  const device = first.devices[0];
+  const [device] = first?.devices ?? [];
+  if (first === undefined || device === undefined) return undefined;
   for (const { devices } of others) {
     const [other] = devices;
+    if (other === undefined) continue;
     device.launchSeconds = Math.min(device.launchSeconds, other.launchSeconds);
     device.runSeconds = Math.min(device.runSeconds, other.runSeconds);
     device.memoryBytesPerSecond = Math.max(device.memoryBytesPerSecond, other.memoryBytesPerSecond);
     device.peakFlops.float32 = Math.max(device.peakFlops.float32 ?? 0, other.peakFlops.float32 ?? 0);
     for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise'])) {
-      device[kind]?.forEach((one, i) => {
-        one.seconds = Math.min(one.seconds, /** @type {any} */ (other[kind])[i].seconds);
-      });
+      for (const [i, one] of device[kind]?.entries() ?? []) {
+        one.seconds = Math.min(one.seconds, other[kind]?.[i]?.seconds ?? one.seconds);
+      }
     }
   }
   return first;
@@ -253,24 +255,27 @@ if (!values.report) {
   }
   for (let round = 0; round < rounds; round++) {
     if (profiles.length <= round / 2) await profileOnce();
-    measured[round] ??= {};
+    const done = measured[round] ?? {};
+    measured[round] = done;
     const start = Math.floor((round * models.length) / rounds);
     for (let i = 0; i < models.length; i++) {
-      const { name, graph, long } = models[(start + i) % models.length];
-      if (measured[round][name] !== undefined) continue;
+      const { name, graph, long } = /** @type {typeof models[number]} */ (
+        models[(start + i) % models.length]
+      );
+      if (done[name] !== undefined) continue;
       if (spent()) stop(`in round ${round + 1} of ${rounds}`);
-      measured[round][name] = await measure(graph, long);
+      done[name] = await measure(graph, long);
       write('measured.json', measured);
     }
     console.error(`round ${round + 1} of ${rounds}`);
   }
 }
 
-if (profiles.length === 0) stop('before the profile');
-const profile = parseProfile(leastOf());
+const least = leastOf();
+if (least === undefined) stop('before the profile');
+const profile = parseProfile(least);
 const whole = measured.filter((round) => PLANS.every(({ name }) => round[name] !== undefined));
 if (whole.length < 2) stop('before two rounds were measured');
-const isUnplanned = (/** @type {string} */ name) => name.startsWith('unplanned');
 
 /** Draws with replacement, the same each time. */
 const random = seededRandom(1);
@@ -289,16 +294,11 @@ function low(times) {
   const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
   return { ms: spread(times).q1, error: Math.sqrt(variance) };
 }
-/** @type {Record<string, number>} */
-const unplanned = {};
-for (const kind of KINDS) {
-  const all = whole.flatMap((round) =>
-    Object.keys(round)
-      .filter(isUnplanned)
-      .map((name) => round[name][kind]),
+/** @param {(name: string) => boolean} wanted @param {keyof typeof PASSES} kind */
+const timesOf = (wanted, kind) =>
+  whole.flatMap((round) =>
+    Object.entries(round).flatMap(([name, times]) => (wanted(name) ? (times[kind] ?? []) : [])),
   );
-  unplanned[kind] = low(all).ms;
-}
 const PASSES = {
   decode: { tokens: 1, context: PROMPT + tokens / 2 },
   long: { tokens: 1, context: LONG + tokens / 2 },
@@ -316,19 +316,24 @@ const document = {
 };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const alone = predicted({ version: 1, layers: 30, groups: [] }, kind);
-  const rows = PLANS.filter(({ name }) => whole[0][name][kind] !== undefined).map(({ name, plan }) => {
-    const { ms, error: noise } = low(whole.map((round) => round[name][kind]));
+  const unplanned = low(timesOf((name) => name.startsWith('unplanned'), kind)).ms;
+  const rows = PLANS.flatMap(({ name, plan }) => {
+    const times = timesOf((one) => one === name, kind);
+    if (times.length === 0) return [];
+    const { ms, error: noise } = low(times);
     const guess = predicted(plan, kind);
-    return {
-      name,
-      steps: sequentialSteps(plan),
-      ms,
-      noise,
-      guess,
-      error: guess / ms - 1,
-      // What a program knows that has timed the unplanned model, too.
-      relative: guess / alone / (ms / unplanned[kind]) - 1,
-    };
+    return [
+      {
+        name,
+        steps: sequentialSteps(plan),
+        ms,
+        noise,
+        guess,
+        error: guess / ms - 1,
+        // What a program knows that has timed the unplanned model, too.
+        relative: guess / alone / (ms / unplanned) - 1,
+      },
+    ];
   });
   const pairs = rows.flatMap((a, i) =>
     rows.slice(i + 1).map((b) => ({
@@ -341,7 +346,7 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const size = (/** @type {number[]} */ all) => spread(all.map(Math.abs));
   const [absolute, relative] = [size(rows.map(({ error }) => error)), size(rows.map((row) => row.relative))];
   const percent = (/** @type {number} */ x) => `${(100 * x).toFixed(1)} %`;
-  console.log(`\n${kind}: unplanned ${unplanned[kind].toFixed(2)} ms, predicted ${alone.toFixed(2)}`);
+  console.log(`\n${kind}: unplanned ${unplanned.toFixed(2)} ms, predicted ${alone.toFixed(2)}`);
   console.log(
     '| plan | steps | measured, ms | predicted | error | of the ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |',
   );
@@ -357,7 +362,7 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
     `pairs ranked rightly: ${percent(share(pairs))} of ${pairs.length}; of the ${pairs.filter(({ clear }) => clear).length} beyond noise ${percent(share(pairs.filter(({ clear }) => clear)))}, of the rest ${percent(share(pairs.filter(({ clear }) => !clear)))}`,
   );
   document.kinds[kind] = {
-    unplanned: unplanned[kind],
+    unplanned,
     alone,
     rows,
     absolute,
