@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { UsageError } from '@cqil/core';
 import { z } from 'zod';
-import { writeDocument } from '../write-document.js';
+import { writeDocument } from '../write-whole.js';
 
 const count = z.int().min(0);
 const bypass = z.union([count, z.literal('full')]);

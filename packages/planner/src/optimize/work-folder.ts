@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto';
-import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError, EnvironmentError, UsageError } from '@cqil/core';
 import type { z } from 'zod';
+import { writeWhole } from '../write-whole.js';
 
 const HEADER = 'work.json';
 
@@ -119,17 +119,6 @@ async function isBarely(root: string): Promise<boolean> {
     return names.every((name) => name.startsWith(`${HEADER}.`) && name.endsWith('.tmp'));
   } catch (cause) {
     return (cause as NodeJS.ErrnoException).code === 'ENOENT';
-  }
-}
-
-async function writeWhole(file: string, text: string): Promise<void> {
-  const temporary = `${file}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    await writeFile(temporary, text, { flag: 'wx' });
-    await rename(temporary, file);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
   }
 }
 

@@ -1,10 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { type FileHandle, mkdir, open, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EnvironmentError } from '@cqil/core';
 import { z } from 'zod';
 import type { LinearMap, LinearMaps, MatrixReplacement } from '../linear/index.js';
+import { appear } from '../write-whole.js';
 import { MAP_ROLES } from './metadata.js';
 import type { GroupRecovery } from './types.js';
 
@@ -200,25 +201,6 @@ async function fill(handle: FileHandle, target: Buffer): Promise<boolean> {
     done += bytesRead;
   }
   return true;
-}
-
-/** Writes a file under another name, which becomes its own when everything is there. */
-async function appear(file: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
-  const temporary = `${file}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    const handle = await open(temporary, 'wx');
-    try {
-      await write(handle);
-      // Should the machine go down, then the name does not come before what it names.
-      await handle.datasync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, file);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {

@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { EnvironmentError } from '@cqil/core';
 import type { OptimizeReport } from '../optimize/document.js';
+import { writeWhole } from '../write-whole.js';
 import { CARD_MARK, renderModelCard } from './card.js';
 import { checkReport, formatReport } from './document.js';
 import { renderReportPage } from './page.js';
@@ -39,9 +39,9 @@ export async function writeReport(report: OptimizeReport, folder: string): Promi
   };
   try {
     const original = await keepOriginal(root);
-    await replace(written.json, formatReport(checked));
-    await replace(written.page, renderReportPage(checked));
-    await replace(
+    await writeWhole(written.json, formatReport(checked));
+    await writeWhole(written.page, renderReportPage(checked));
+    await writeWhole(
       written.card,
       renderModelCard(checked, original === undefined ? {} : { originalCard: path.basename(original) }),
     );
@@ -63,7 +63,7 @@ async function keepOriginal(root: string): Promise<string | undefined> {
     const file = path.join(root, number === 1 ? 'README.original.md' : `README.original-${number}.md`);
     const kept = await read(file);
     if (kept === undefined && foreign === undefined) return last;
-    if (kept === undefined) await replace(file, foreign!);
+    if (kept === undefined) await writeWhole(file, foreign!);
     if (foreign !== undefined && (kept === undefined || kept.equals(foreign))) return file;
     last = file;
   }
@@ -74,17 +74,6 @@ async function read(file: string): Promise<Buffer | undefined> {
     return await readFile(file);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw cause;
-  }
-}
-
-async function replace(file: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${file}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    await writeFile(temporary, content, { flag: 'wx' });
-    await rename(temporary, file);
-  } catch (cause) {
-    await rm(temporary, { force: true });
     throw cause;
   }
 }
