@@ -1,62 +1,18 @@
-import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { tinyModel } from '../packages/plugin-openai/src/test/tiny-model.js';
-import { cqil, type Ended } from './run.js';
+import { cqil } from './run.js';
+import { loaded, serve, stopAll } from './serving.js';
 
 let dir: string;
 const at = (name: string) => join(dir, name);
 
-interface Serving {
-  readonly url: string;
-  readonly child: ChildProcess;
-  readonly ended: Promise<Ended>;
-  stderr(): string;
-}
-
-const running: Serving[] = [];
-
-/** Starts `cqil serve` on a free port, and waits until it listens. */
-async function serve(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Serving> {
-  let child: ChildProcess | undefined;
-  let text = '';
-  const listening = new Promise<string>((resolve) => {
-    const ended = cqil(['serve', ...args, '--port', '0'], {
-      env,
-      onStart(started) {
-        child = started;
-        started.stderr?.on('data', (more: string) => {
-          text += more;
-          const url = /"url":"([^"]+)".*"msg":"listening"/.exec(text)?.[1];
-          if (url !== undefined) resolve(url);
-        });
-      },
-    });
-    ended.then(() => resolve(''));
-    running.push({ url: '', child: child as unknown as ChildProcess, ended, stderr: () => text });
-  });
-  const url = await listening;
-  const { ended } = running.at(-1) as Serving;
-  if (url === '') throw new Error(`It did not listen: ${(await ended).stderr}`);
-  return { url, child: child as unknown as ChildProcess, ended, stderr: () => text };
-}
-
 function post(url: string, body: object, init: RequestInit = {}): Promise<Response> {
   const headers = { 'content-type': 'application/json', ...init.headers };
   return fetch(url, { method: 'POST', body: JSON.stringify(body), ...init, headers });
-}
-
-/** Asks until the model is loaded. */
-async function loaded(url: string): Promise<void> {
-  for (;;) {
-    const { status } = await fetch(`${url}/health`);
-    if (status === 200) return;
-    expect(status).toBe(503);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 beforeAll(async () => {
@@ -69,12 +25,7 @@ beforeAll(async () => {
   const rewrite = ['rewrite', at('tiny'), '--plan', at('plan.json'), '--out', at('tiny-4'), '--no-verify'];
   expect(await cqil(rewrite)).toMatchObject({ code: 0 });
 });
-afterEach(async () => {
-  for (const { child, ended } of running.splice(0)) {
-    child.kill('SIGKILL');
-    await ended;
-  }
-});
+afterEach(stopAll);
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 describe('serve', () => {

@@ -6,6 +6,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { resultFile, sum, vitestCounts, writeCounts } from './results.mjs';
+import { setupPython } from './setup-python.mjs';
 import { build, install, nx, root, run, say, script, step } from './steps.mjs';
 
 /** @param {string} project */
@@ -32,6 +33,8 @@ async function types() {
 
 await script(async () => {
   writeCounts('test', { passed: 0, failed: 1 });
+  // Downloads go on beside what computes. What goes wrong is told by the tests that need it, which try again.
+  const python = setupPython().catch(() => {});
   await step('Packages', install);
   await step('Build', build);
   // Only now is there anything to import that is not part of node.
@@ -41,7 +44,7 @@ await script(async () => {
     await step('Types', types),
     await step('Tests beside the code', () => vitest('unit')),
     await step('Tests of the command line', () => vitest('e2e')),
-    await step('Tests with the real model', () => vitest('model')),
+    await step('Tests with the real model', () => python.then(() => vitest('model'))),
     await step('Packages as a user gets them', () => vitest('release')),
   ];
   const all = sum(counts);
