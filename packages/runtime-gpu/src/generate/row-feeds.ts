@@ -49,6 +49,14 @@ export function rowFeeds(
   return feeds;
 }
 
+/** Read only: masks of one row are views of it. */
+let ones = new BigInt64Array();
+
+function onesOf(count: number): BigInt64Array {
+  if (ones.length < count) ones = new BigInt64Array(2 * count).fill(1n);
+  return ones.subarray(0, count);
+}
+
 /** `[rows, width]`: so many ones in each row, then zeros. Made without a number for each element: it is long. */
 function rowsOfOnes(type: TensorValue['type'], counts: readonly number[], width: number): TensorValue {
   const dims = [counts.length, width];
@@ -56,9 +64,8 @@ function rowsOfOnes(type: TensorValue['type'], counts: readonly number[], width:
     const values = counts.flatMap((count) => Array.from({ length: width }, (_, i) => (i < count ? 1 : 0)));
     return integerTensor(type, values, dims);
   }
+  if (counts.length === 1 && counts[0] === width) return { type, dims, data: onesOf(width) };
   const data = new BigInt64Array(counts.length * width);
-  counts.forEach((count, row) => {
-    data.fill(1n, row * width, row * width + count);
-  });
+  for (const [row, count] of counts.entries()) data.set(onesOf(count), row * width);
   return { type, dims, data };
 }
