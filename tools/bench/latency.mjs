@@ -185,7 +185,7 @@ function leastOf() {
     device.runSeconds = Math.min(device.runSeconds, other.runSeconds);
     device.memoryBytesPerSecond = Math.max(device.memoryBytesPerSecond, other.memoryBytesPerSecond);
     device.peakFlops.float32 = Math.max(device.peakFlops.float32 ?? 0, other.peakFlops.float32 ?? 0);
-    for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise'])) {
+    for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise', 'norms'])) {
       for (const [i, one] of device[kind]?.entries() ?? []) {
         one.seconds = Math.min(one.seconds, other[kind]?.[i]?.seconds ?? one.seconds);
       }

@@ -13,7 +13,7 @@ export interface Pass {
 /** One kernel: what it computes and what it moves. */
 export interface Kernel {
   readonly name: string;
-  readonly kind: 'product' | 'attention' | 'small';
+  readonly kind: 'product' | 'attention' | 'norm' | 'small';
   readonly type: ElementType;
   /** Operations, a multiply-add counted as two. */
   readonly flops: number;
@@ -208,7 +208,8 @@ function product(
 /** A norm, which adds to the stream as well where no kernel of its own does: two values in, two out. */
 function norms(shape: ModelShape, tokens: number): Kernel[] {
   const { norm, residual } = shape.kernels;
-  return elementwise('norm', norm, shape, (residual === 0 ? 4 : 2) * tokens * shape.hidden);
+  const moved = (residual === 0 ? 4 : 2) * tokens * shape.hidden;
+  return elementwise('norm', norm, shape, moved).map((kernel) => ({ ...kernel, kind: 'norm' as const }));
 }
 
 /** Element-wise kernels, each of which reads and writes `elements`. */

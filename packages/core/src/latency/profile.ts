@@ -76,6 +76,11 @@ const deviceSchema = z.strictObject({
     .max(1000)
     .exactOptional()
     .meta({ description: 'By rising bytes; what they move lies in caches more often than weights do.' }),
+  norms: z
+    .array(elementwiseSchema)
+    .max(1000)
+    .exactOptional()
+    .meta({ description: 'The same of norms that add to the stream, which take longer for as many bytes.' }),
 });
 
 const linkSchema = z.strictObject({
@@ -147,9 +152,10 @@ export function parseProfile(document: unknown): MachineProfile {
     throw schemaError(formatPath(path), issue?.message ?? 'a profile', show(valueAt(value, path)));
   }
   checkNames(parsed.data);
-  for (const [index, { memoryEfficiency, elementwise = [] }] of parsed.data.devices.entries()) {
+  for (const [index, { memoryEfficiency, elementwise = [], norms = [] }] of parsed.data.devices.entries()) {
     checkRising(`devices[${index}].memoryEfficiency`, memoryEfficiency);
     checkRising(`devices[${index}].elementwise`, elementwise);
+    checkRising(`devices[${index}].norms`, norms);
   }
   return parsed.data;
 }

@@ -116,6 +116,12 @@ it('takes element-wise kernels from the line between those that were measured', 
   };
   const of = (bytes: number) => kernelCost(small(bytes), measured).workSeconds;
   expect([0, 50, 100, 200, 300, 600].map(of)).toEqual([0, 1, 2, 2.5, 3, 6]);
+  // Norms take their own, or that.
+  const norm = { ...small(200), kind: 'norm' as const };
+  expect(kernelCost(norm, measured).workSeconds).toBe(2.5);
+  const own = { ...measured, norms: [{ bytes: 100, seconds: 7 }] };
+  expect(kernelCost(norm, own).workSeconds).toBe(14);
+  expect(kernelCost(small(200), own).workSeconds).toBe(2.5);
 });
 
 it('names the rate that is missing', () => {

@@ -24,10 +24,11 @@ export interface KernelCost {
  * @throws UsageError `PROFILE_NO_RATE` where the device has no rate for the kernel's type
  */
 export function kernelCost(kernel: Kernel, device: DeviceProfile): KernelCost {
-  const { launchSeconds, kernelSeconds: fixedSeconds, elementwise = [] } = device;
+  const { launchSeconds, kernelSeconds: fixedSeconds } = device;
   const { work, bound } = rooflineOf(kernel, device);
   const cost = (workSeconds: number) => ({ launchSeconds, fixedSeconds, workSeconds, bound });
-  if (kernel.kind === 'small' && elementwise.length > 0) return cost(between(elementwise, kernel.bytes));
+  const points = pointsOf(kernel, device);
+  if (points !== undefined) return cost(between(points, kernel.bytes));
   const measured = correction(kernel, device);
   return cost(measured === undefined ? work : Math.max(0, (fixedSeconds + work) * measured - fixedSeconds));
 }
@@ -71,6 +72,12 @@ function memoryShare({ memoryEfficiency: points }: DeviceProfile, bytes: number)
   const [low, high] = [points[next - 1]!, points[next]!];
   const at = Math.log(bytes / low.bytes) / Math.log(high.bytes / low.bytes);
   return low.share + at * (high.share - low.share);
+}
+
+/** Measured kernels of the kind; norms are element-wise ones where none was measured. */
+function pointsOf({ kind }: Kernel, { elementwise, norms }: DeviceProfile) {
+  const found = kind === 'norm' ? (norms ?? elementwise) : kind === 'small' ? elementwise : undefined;
+  return found?.length === 0 ? undefined : found;
 }
 
 /** Seconds for so many bytes: on lines between the points, from nothing to the first and on beyond the last. */

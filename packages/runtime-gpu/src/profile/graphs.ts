@@ -112,6 +112,20 @@ export function chainGraph(count: number, elements = 8): Uint8Array {
   return model(nodes, [tensor('w', FLOAT, [elements], ones)], [valueInfo('x', dims)], [valueInfo('y', dims)]);
 }
 
+/** A chain of `count` norms that add a value to the stream first, of `rows` tokens of `width`; from `x` to `y`, both [1, rows, width]. */
+export function normsGraph(rows: number, width: number, count: number): Uint8Array {
+  const ones = new Uint8Array(new Float32Array(width).fill(1).buffer);
+  const dims = [1, rows, width];
+  const nodes: Uint8Array[] = [];
+  for (let i = 0; i < count; i++) {
+    const [from, stream] = i === 0 ? ['x', 'x'] : [`v${i}`, `s${i}`];
+    const last = i === count - 1;
+    const outputs = [last ? 'y' : `v${i + 1}`, '', '', last ? 'end' : `s${i + 1}`];
+    nodes.push(node('SkipSimplifiedLayerNormalization', [stream, from, 'gain'], outputs, 'com.microsoft'));
+  }
+  return model(nodes, [tensor('gain', FLOAT, [width], ones)], [valueInfo('x', dims)], [valueInfo('y', dims)]);
+}
+
 /**
  * A graph of `count` attentions of one input `x` (q, k and v side by side), each with a cache of its own (`k0`, `v0` →
  * `pk0`, `pv0`, [1, kvHeads, room, headDim]). Lengths are the inputs `lengths` (last position of each sequence) and

@@ -21,17 +21,26 @@ import {
   type AttentionShape,
   attentionGraph,
   chainGraph,
+  normsGraph,
   type ProductShape,
   productsGraph,
   spacedGraph,
   WEIGHT_BITS,
 } from './graphs.js';
 
+/** A norm over the stream. */
+export interface NormShape {
+  readonly rows: number;
+  readonly width: number;
+}
+
 export interface MeasureOptions {
   /** Products to time; those of `workOf` for the model at hand, say. */
   readonly products: readonly ProductShape[];
   /** Attentions to time; without any, what they take is worked out from bytes and operations. */
   readonly attentions?: readonly AttentionShape[];
+  /** Norms to time: so many tokens of a stream of so many elements; without any, they are taken for element-wise kernels. */
+  readonly norms?: readonly NormShape[];
   /** Threads inside an operator; all that the process may use when absent. */
   readonly threads?: number | undefined;
   /** Timed runs of each graph at most; 15 when absent. */
@@ -68,13 +77,21 @@ type Run = () => Promise<unknown>;
  * @throws UsageError `PROFILE_OPTIONS`; what `openSession` throws; the signal's reason
  */
 export async function measureProfile(options: MeasureOptions): Promise<MachineProfile> {
-  const { products, attentions = [], repeats = 15, secondsEach = 1, signal, onProgress } = options;
+  const {
+    products,
+    attentions = [],
+    norms = [],
+    repeats = 15,
+    secondsEach = 1,
+    signal,
+    onProgress,
+  } = options;
   const { spreadBytes = 64 * 2 ** 20 } = options;
   const threads = options.threads ?? os.availableParallelism();
   check(options);
   const { cpu, onnxruntime, memoryBytes } = machine();
   const clock = threads === 1 ? processorSeconds : wallSeconds;
-  const total = 1 + ELEMENTS.length + products.length + attentions.length;
+  const total = 1 + ELEMENTS.length + norms.length + products.length + attentions.length;
   let done = 0;
   const report = () => onProgress?.({ phase: 'measuring kernels', done: done++, total, unit: 'graphs' });
   report();
@@ -128,6 +145,13 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     elementwise.push({ bytes: 3 * 4 * elements, seconds: each(whole, ELEMENTWISE_NODES) });
     report();
   }
+  const measuredNorms: MeasuredElementwise[] = [];
+  for (const { rows, width } of norms) {
+    const whole = await time(normsGraph(rows, width, ELEMENTWISE_NODES), fed(1, rows, width));
+    // Two values in, two out.
+    measuredNorms.push({ bytes: 4 * 4 * rows * width, seconds: each(whole, ELEMENTWISE_NODES) });
+    report();
+  }
   const measured: MeasuredProduct[] = [];
   for (const shape of products) {
     const { m, k, n, weights } = shape;
@@ -170,6 +194,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
         products: measured,
         ...(attention.length === 0 ? {} : { attention }),
         elementwise,
+        ...(measuredNorms.length === 0 ? {} : { norms: measuredNorms.toSorted((a, b) => a.bytes - b.bytes) }),
       },
     ],
     links: [],
@@ -236,10 +261,11 @@ function inPlace(session: Session, shape: AttentionShape, count: number): Run {
 export interface Work {
   readonly products: readonly ProductShape[];
   readonly attentions: readonly AttentionShape[];
+  readonly norms: readonly NormShape[];
 }
 
 /**
- * The products and attentions of a decoder: for a decoding step, for a prompt, and for a step behind a long one; of
+ * The products, attentions and norms of a decoder: for a decoding step, for a prompt, and for a step behind a long one; of
  * single layers and of several side by side as one.
  *
  * @param promptTokens default 128
@@ -247,12 +273,13 @@ export interface Work {
  */
 export function workOf(shape: ModelShape, promptTokens = 128, widths: readonly number[] = [1, 2, 4]): Work {
   const step = { tokens: 1, context: promptTokens };
-  const passes = [step, { tokens: promptTokens, context: 0 }];
+  const passes = [step, ...(promptTokens === 1 ? [] : [{ tokens: promptTokens, context: 0 }])];
   const { products, attentions } = kernelShapes(shape, passes, widths);
   const behind = kernelShapes(shape, [{ ...step, context: 8 * promptTokens }], widths);
   // The operator takes heads of such sizes only.
   const timed = shape.headDim % 16 === 0 ? [...attentions, ...behind.attentions] : [];
-  return { products: products.map(productOf), attentions: timed };
+  const norms = passes.map(({ tokens }) => ({ rows: tokens, width: shape.hidden }));
+  return { products: products.map(productOf), attentions: timed, norms };
 }
 
 /** Weights of so many bits are measured as the next kind that there are kernels for. */

@@ -2,7 +2,7 @@ import { modelShape, parseProfile, relativeLatency } from '@cqil/core';
 import { expect, it } from 'vitest';
 import { isBindable } from '../session/native/bindable-session.js';
 import { openSession } from '../session/open.js';
-import { attentionGraph, chainGraph, productsGraph, spacedGraph } from './graphs.js';
+import { attentionGraph, chainGraph, normsGraph, productsGraph, spacedGraph } from './graphs.js';
 import { measureProfile, workOf } from './measure.js';
 import { measurePartition } from './partition.js';
 
@@ -42,6 +42,13 @@ it('writes small products with nodes between that change next to nothing', async
   expect(b[7]! / a[7]!).toBeCloseTo(1.0001 ** 6, 5);
 });
 
+it('writes norms over a stream that each adds to', async () => {
+  const { y } = await run(normsGraph(2, 8, 3), [1, 2, 8], 2);
+  expect(y!.dims).toEqual([1, 2, 8]);
+  // Of equal elements every norm makes ones.
+  for (const value of y!.data as Float32Array) expect(value).toBeCloseTo(1, 4);
+});
+
 it('writes chains that come to what their nodes say', async () => {
   const { y } = await run(chainGraph(5), [1, 8], 2);
   expect((y!.data as Float32Array)[3]).toBeCloseTo(2 * 1.0001 ** 5, 5);
@@ -52,6 +59,10 @@ it('measures a profile that can be read', async () => {
   const profile = await measureProfile({
     products: TINY,
     attentions: [ATTENTION],
+    norms: [
+      { rows: 1, width: 64 },
+      { rows: 3, width: 64 },
+    ],
     threads: 1,
     repeats: 4,
     spreadBytes: 1,
@@ -67,7 +78,8 @@ it('measures a profile that can be read', async () => {
   expect(device!.attention).toEqual([{ type: 'float32', ...ATTENTION, seconds: expect.any(Number) }]);
   expect(device!.elementwise!.map(({ bytes }) => bytes)).toEqual([12288, 196608, 1572864, 12582912]);
   expect(device!.runSeconds + device!.launchSeconds).toBeGreaterThan(0);
-  expect(seen).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  expect(device!.norms!.map(({ bytes }) => bytes)).toEqual([1024, 3072]);
+  expect(seen).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
 });
 
 it('stops when told to', async () => {
@@ -77,7 +89,11 @@ it('stops when told to', async () => {
 
 it('knows what a model is made of', () => {
   const shape = modelShape('smollm2-135m');
-  const { products, attentions } = workOf(shape, 64, [1]);
+  const { products, attentions, norms } = workOf(shape, 64, [1]);
+  expect(norms).toEqual([
+    { rows: 1, width: 576 },
+    { rows: 64, width: 576 },
+  ]);
   expect(products.slice(0, 6)).toEqual([
     { m: 1, k: 576, n: 576, weights: 'int4' },
     { m: 1, k: 576, n: 192, weights: 'int4' },
