@@ -83,7 +83,7 @@ function unshaken(log: string): Check {
   };
 }
 
-/** What pytest says, which is of use where it did not come to write results. */
+/** What pytest says, which is of use where it did not come to write results; `CQIL_CLIENTS_OUTPUT` shows it at once. */
 function pytest(given: object): Promise<string> {
   const env = {
     ...process.env,
