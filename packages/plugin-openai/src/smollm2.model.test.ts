@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { testModel } from '../../../tools/src/test-model.js';
@@ -89,5 +91,36 @@ describe('SmolLM2 behind the OpenAI interface', () => {
     const { usage } = await client.completions.create({ model: 'smollm2', prompt: 'Once', max_tokens: 2 });
     expect(usage?.completion_tokens).toBe(2);
     await vi.waitFor(async () => expect((await fetch(`${server.url}/health`)).status).toBe(200));
+  });
+});
+
+describe('the memory of SmolLM2', () => {
+  /** What opening it and some answers add to a process of its own, in bytes, and what the model says of that. */
+  const measured = async (folder: string) => {
+    const plugin = new URL('../dist/index.js', import.meta.url).href;
+    const script = `
+      const { openTextModel } = await import(${JSON.stringify(plugin)});
+      globalThis.gc();
+      const before = process.memoryUsage.rss();
+      const model = await openTextModel(${JSON.stringify(folder)});
+      const signal = new AbortController().signal;
+      const answer = async (i) => {
+        const promptIds = await model.encode(i + ' word'.repeat(100));
+        const request = { promptIds, maxTokens: 4, temperature: 0, topP: 1, seed: 1, signal };
+        for await (const _ of model.generate(request)) continue;
+      };
+      await Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map(answer));
+      globalThis.gc();
+      console.log(JSON.stringify({ grown: process.memoryUsage.rss() - before, said: model.bytes }));
+      process.exit(0);`;
+    const args = ['--expose-gc', '--input-type=module', '-e', script];
+    const { stdout } = await promisify(execFile)(process.execPath, args);
+    return JSON.parse(stdout) as { grown: number; said: number };
+  };
+
+  it.each(['q4', 'fp32'] as const)('is about what its files say (%s)', async (dtype) => {
+    const { grown, said } = await measured(testModel(dtype));
+    expect(grown / said).toBeGreaterThan(0.7);
+    expect(grown / said).toBeLessThan(1.4);
   });
 });

@@ -50,6 +50,11 @@ export async function soakServer(folder, options) {
           const request = requests[i];
           if (request !== undefined) outcomes[i] = await ask(server.url, request);
           done += 1;
+          if (done % 50 === 0) {
+            console.error(
+              `${done} of ${requests.length} in ${((performance.now() - began) / 1000).toFixed(0)} s`,
+            );
+          }
         }
       }),
     );
@@ -117,6 +122,9 @@ export async function soakServer(folder, options) {
 async function start(folder, more) {
   const args = ['serve', folder, '--port', '0', '--no-variants', '--metrics', '--log-level', 'info', ...more];
   const child = spawn(process.execPath, [CLI, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+  // However this process ends, the server does not outlive it.
+  process.once('exit', () => child.kill());
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
   const ended = once(child, 'exit');
   let text = '';
   const url = await new Promise((resolve, reject) => {
@@ -129,7 +137,12 @@ async function start(folder, more) {
     });
     ended.then(() => reject(new Error(`cqil serve ended: ${text}`)));
   });
-  while ((await fetch(`${url}/health`)).status !== 200) await pause(50);
+  const ready = () =>
+    fetch(`${url}/health`).then(
+      ({ status }) => status === 200,
+      () => false,
+    );
+  while (!(await ready())) await pause(50);
   const { data } = /** @type {{ data: { id: string }[] }} */ (await (await fetch(`${url}/v1/models`)).json());
   return {
     url: String(url),
