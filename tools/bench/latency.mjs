@@ -10,16 +10,16 @@
  * `--seconds`, goes on where it was. `--report` measures nothing and prints the table of what is there.
  *
  * Every round opens each model anew, one after the other, from another place on: where a session's weights come to lie in
- * memory makes a difference of some per cent for as long as it lives. A plan's time is the lower quartile over rounds, and of
- * each kernel the least of several profiles is taken, which are measured between the rounds: other work makes times longer,
- * never shorter. With one thread times are of the processor. Two plans differ beyond noise where they differ by more than
- * twice the standard error of their difference (bootstrap over rounds).
+ * memory makes a difference of some per cent for as long as it lives. Times are medians over rounds, and over several profiles
+ * that are measured between the rounds. With one thread they are of the processor, from which other work takes less. Two
+ * plans differ beyond noise where they differ by more than twice the standard error of their difference (bootstrap over
+ * rounds).
  * None of the plans is used to fit anything: predictions know the profile and, where it says so, the unplanned model's time.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { onOneDevice, parseProfile, predictPass, sequentialSteps } from '@cqil/core';
+import { calibrateWork, onOneDevice, parseProfile, predictPass, sequentialSteps } from '@cqil/core';
 import { locateModel, rewriteModel, shapeOfModel } from '@cqil/planner';
 import { DecoderSession, machine, measureProfile, seededRandom, spread, workOf } from '@cqil/runtime-gpu';
 
@@ -173,25 +173,25 @@ async function profileOnce() {
   console.error(`profile ${profiles.length}: ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
 
-/** Of each kernel the least that any of the profiles has: other work makes kernels longer, never shorter. */
-function leastOf() {
-  const [first, ...others] = profiles.map((one) => structuredClone(one));
-  const [device] = first?.devices ?? [];
+const middle = (/** @type {number[]} */ all) => spread(all).median;
+
+/** Of each number the median of the profiles. */
+function middleOf() {
+  const devices = profiles.flatMap(({ devices: [device] }) => device ?? []);
+  const [first] = profiles;
+  const [device] = devices;
   if (first === undefined || device === undefined) return undefined;
-  for (const { devices } of others) {
-    const [other] = devices;
-    if (other === undefined) continue;
-    device.launchSeconds = Math.min(device.launchSeconds, other.launchSeconds);
-    device.runSeconds = Math.min(device.runSeconds, other.runSeconds);
-    device.memoryBytesPerSecond = Math.max(device.memoryBytesPerSecond, other.memoryBytesPerSecond);
-    device.peakFlops.float32 = Math.max(device.peakFlops.float32 ?? 0, other.peakFlops.float32 ?? 0);
-    for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise', 'norms'])) {
-      for (const [i, one] of device[kind]?.entries() ?? []) {
-        one.seconds = Math.min(one.seconds, other[kind]?.[i]?.seconds ?? one.seconds);
-      }
+  const found = structuredClone(device);
+  for (const key of /** @type {const} */ (['launchSeconds', 'runSeconds', 'memoryBytesPerSecond'])) {
+    found[key] = middle(devices.map((one) => one[key]));
+  }
+  found.peakFlops.float32 = middle(devices.map(({ peakFlops }) => peakFlops.float32 ?? 0));
+  for (const kind of /** @type {const} */ (['products', 'attention', 'elementwise', 'norms'])) {
+    for (const [i, one] of found[kind]?.entries() ?? []) {
+      one.seconds = middle(devices.flatMap((other) => other[kind]?.[i]?.seconds ?? []));
     }
   }
-  return first;
+  return { ...first, devices: [found] };
 }
 
 const clock = threads === 1 ? () => process.cpuUsage() : () => performance.now();
@@ -271,28 +271,26 @@ if (!values.report) {
   }
 }
 
-const least = leastOf();
-if (least === undefined) stop('before the profile');
-const profile = parseProfile(least);
+const merged = middleOf();
+if (merged === undefined) stop('before the profile');
+const profile = parseProfile(merged);
 const whole = measured.filter((round) => PLANS.every(({ name }) => round[name] !== undefined));
 if (whole.length < 2) stop('before two rounds were measured');
 
 /** Draws with replacement, the same each time. */
 const random = seededRandom(1);
 /**
- * The lower quartile, and its standard error by 200 draws with replacement (the bootstrap): what else a machine does makes
- * times longer, never shorter.
+ * The median, and its standard error by 200 draws with replacement (the bootstrap).
  *
  * @param {number[]} times
  */
-function low(times) {
-  const draws = Array.from(
-    { length: 200 },
-    () => spread(times.map(() => /** @type {number} */ (times[Math.floor(random() * times.length)]))).q1,
+function typical(times) {
+  const draws = Array.from({ length: 200 }, () =>
+    middle(times.map(() => /** @type {number} */ (times[Math.floor(random() * times.length)]))),
   );
   const mean = draws.reduce((sum, one) => sum + one, 0) / draws.length;
   const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
-  return { ms: spread(times).q1, error: Math.sqrt(variance) };
+  return { ms: middle(times), error: Math.sqrt(variance) };
 }
 /** @param {(name: string) => boolean} wanted @param {keyof typeof PASSES} kind */
 const timesOf = (wanted, kind) =>
@@ -316,12 +314,15 @@ const document = {
 };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const alone = predicted({ version: 1, layers: 30, groups: [] }, kind);
-  const unplanned = low(timesOf((name) => name.startsWith('unplanned'), kind)).ms;
+  const unplanned = typical(timesOf((name) => name.startsWith('unplanned'), kind)).ms;
+  // What a program knows that has timed the unplanned model, too.
+  const known = calibrateWork(profile, shape, PASSES[kind], unplanned / 1000);
   const rows = PLANS.flatMap(({ name, plan }) => {
     const times = timesOf((one) => one === name, kind);
     if (times.length === 0) return [];
-    const { ms, error: noise } = low(times);
+    const { ms, error: noise } = typical(times);
     const guess = predicted(plan, kind);
+    const calibrated = predicted(plan, kind, known);
     return [
       {
         name,
@@ -330,8 +331,8 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
         noise,
         guess,
         error: guess / ms - 1,
-        // What a program knows that has timed the unplanned model, too.
-        relative: guess / alone / (ms / unplanned) - 1,
+        calibrated,
+        calibratedError: calibrated / ms - 1,
       },
     ];
   });
@@ -339,24 +340,25 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
     rows.slice(i + 1).map((b) => ({
       // Alike where the difference may be noise of the two.
       clear: Math.abs(a.ms - b.ms) > 2 * Math.hypot(a.noise, b.noise),
-      right: (a.ms - b.ms) * (a.guess - b.guess) > 0,
+      right: (a.ms - b.ms) * (a.calibrated - b.calibrated) > 0,
     })),
   );
   const share = (/** @type {typeof pairs} */ some) => some.filter(({ right }) => right).length / some.length;
   const size = (/** @type {number[]} */ all) => spread(all.map(Math.abs));
-  const [absolute, relative] = [size(rows.map(({ error }) => error)), size(rows.map((row) => row.relative))];
+  const absolute = size(rows.map(({ error }) => error));
+  const relative = size(rows.map(({ calibratedError }) => calibratedError));
   const percent = (/** @type {number} */ x) => `${(100 * x).toFixed(1)} %`;
   console.log(`\n${kind}: unplanned ${unplanned.toFixed(2)} ms, predicted ${alone.toFixed(2)}`);
   console.log(
-    '| plan | steps | measured, ms | predicted | error | of the ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |',
+    '| plan | steps | measured, ms | by the profile | error | with the unplanned time | error |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
   );
   for (const row of rows) {
     console.log(
-      `| ${row.name} | ${row.steps} | ${row.ms.toFixed(2)} ± ${row.noise.toFixed(2)} | ${row.guess.toFixed(2)} | ${percent(row.error)} | ${percent(row.relative)} |`,
+      `| ${row.name} | ${row.steps} | ${row.ms.toFixed(2)} ± ${row.noise.toFixed(2)} | ${row.guess.toFixed(2)} | ${percent(row.error)} | ${row.calibrated.toFixed(2)} | ${percent(row.calibratedError)} |`,
     );
   }
   console.log(
-    `${rows.length} plans: median error ${percent(absolute.median)} (q3 ${percent(absolute.q3)}), of the ratio to unplanned ${percent(relative.median)} (q3 ${percent(relative.q3)});`,
+    `${rows.length} plans: median error ${percent(absolute.median)} (q3 ${percent(absolute.q3)}), with the unplanned time ${percent(relative.median)} (q3 ${percent(relative.q3)});`,
   );
   console.log(
     `pairs ranked rightly: ${percent(share(pairs))} of ${pairs.length}; of the ${pairs.filter(({ clear }) => clear).length} beyond noise ${percent(share(pairs.filter(({ clear }) => clear)))}, of the rest ${percent(share(pairs.filter(({ clear }) => !clear)))}`,

@@ -1,5 +1,5 @@
 export { type Assignment, type AssignOptions, assignBranches } from './assign.js';
-export { calibrateLaunch } from './calibrate.js';
+export { calibrateLaunch, calibrateWork } from './calibrate.js';
 export { datasheetNames, datasheetProfile } from './datasheets.js';
 export { type Exchange, exchangeSeconds } from './exchange.js';
 export { type Kernel, type KernelShapes, kernelShapes, type LayerPart, type Pass } from './kernels.js';
