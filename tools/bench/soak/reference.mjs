@@ -13,6 +13,7 @@ const TIE = 1e-3;
  *
  * @typedef {object} Step
  * @property {number} end characters up to here
+ * @property {readonly number[]} bytes of its token; none of an end
  * @property {number} gap log probability of the likeliest token less that of the next, by steps of one token
  */
 
@@ -93,7 +94,7 @@ export class Reference {
       const [first, second] = piece.logprob?.top ?? [];
       // An end tells none; nothing can be said of how near another token was.
       const gap = first === undefined || second === undefined ? 0 : first.logprob - second.logprob;
-      steps.push({ end: text.length, gap });
+      steps.push({ end: text.length, bytes: piece.logprob?.bytes ?? [], gap });
     }
     await this.#measure(promptIds, text, steps);
     return { text, steps };
@@ -108,16 +109,17 @@ export class Reference {
    */
   async #measure(promptIds, text, steps) {
     const answerIds = await this.#model.encode(text, { special: false });
-    // Only where the text has the tokens that it was made of; an end is not among them.
-    if (answerIds.length < steps.length - 1 || answerIds.length > steps.length) return;
     const signal = new AbortController().signal;
     const read = { temperature: 0, topP: 1, seed: 0, logprobs: 2, promptLogprobs: true, signal };
-    const ids = [...promptIds, ...answerIds];
+    const ids = [...promptIds, ...answerIds.slice(0, steps.length)];
     for await (const { prompt = [] } of this.#model.generate({ ...read, promptIds: ids, maxTokens: 0 })) {
       // The first answer's token comes of the prompt, which is read by the same kernels both times.
-      for (const [i, { logprob, top }] of prompt.slice(promptIds.length + 1).entries()) {
+      for (const [i, { bytes, logprob, top }] of prompt.slice(promptIds.length).entries()) {
+        // Behind a token that the text was not made of, everything is something else.
+        if (String(bytes) !== String(steps[i]?.bytes)) return;
+        if (i === 0) continue;
         const other = top.find((one) => one.logprob !== logprob)?.logprob;
-        const gap = steps[i + 1]?.gap;
+        const gap = steps[i]?.gap;
         if (logprob === null || other === undefined || gap === undefined) continue;
         this.rounding = Math.max(this.rounding, Math.abs(logprob - other - gap));
       }

@@ -107,7 +107,7 @@ export async function soakServer(folder, options) {
         'answered, broken off, lost': `${answered.length}, ${dropped.length}, ${lost}`,
         'refused with 429, asked again': String(refusals),
         'tokens read, generated': `${read}, ${tokens} (${(tokens / seconds).toFixed(0)} a second)`,
-        'greedy answers compared': `${checked.same} the same, ${checked.tie} part at a tie, ${checked.rounding} within the kernels' ${checked.roundingOfKernels.toFixed(3)}, ${checked.different} different`,
+        'greedy answers compared': `${checked.same} the same, ${checked.tie} part at a tie, ${checked.rounding} at gaps up to ${checked.widestGap.toFixed(3)} (kernels differ by ${checked.roundingOfKernels.toFixed(3)}), ${checked.different} different`,
         '/health, ms (50 %, 99 %, most)': `${times(ms)} of ${ms.length}`,
         'prober late by, ms (the same)': times(late),
         'memory behind a third, middle, end': `${[memory.warm, memory.middle, memory.end].map(mebibytes).join(', ')} (${(100 * memory.growth).toFixed(1)} %)`,
@@ -185,6 +185,7 @@ async function settled(url, faults) {
 async function compare(folder, requests, outcomes, faults) {
   const reference = await Reference.open(folder);
   const counts = { same: 0, tie: 0, rounding: 0, different: 0 };
+  let widest = 0;
   try {
     const answered = [...requests.entries()].filter(
       ([i, { greedy }]) => greedy && outcomes[i]?.what === 'answered',
@@ -193,11 +194,17 @@ async function compare(folder, requests, outcomes, faults) {
     for (const [i, request] of answered) {
       const { what, gap, wanted, got } = await reference.compare(request, outcomes[i]?.text ?? '');
       counts[what] += 1;
+      if (what !== 'same' && gap > widest) widest = gap;
       if (what !== 'different') continue;
       const [before, after] = [wanted, got].map((text) => JSON.stringify(text));
       faults.push(`request ${i} (${request.kind}) says ${after} for ${before}, at a gap of ${gap}`);
     }
-    return { ...counts, references: reference.size, roundingOfKernels: reference.rounding };
+    return {
+      ...counts,
+      references: reference.size,
+      roundingOfKernels: reference.rounding,
+      widestGap: widest,
+    };
   } finally {
     await reference.dispose();
   }
