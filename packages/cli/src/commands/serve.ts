@@ -186,16 +186,20 @@ function watched(sources: readonly FolderSource[]): {
   });
   failure.catch(() => {});
   const all = sources.map((source): ModelSource => {
-    const { eager = false } = source;
-    const open = async () => {
-      try {
-        return await source.open();
-      } catch (cause) {
-        if (eager) fail(cause);
-        throw cause;
-      }
-    };
-    return { ...source, open };
+    const { eager = false, memory } = source;
+    const told =
+      <T>(step: () => Promise<T>) =>
+      async (): Promise<T> => {
+        try {
+          return await step();
+        } catch (cause) {
+          if (eager) fail(cause);
+          throw cause;
+        }
+      };
+    const open = told(() => source.open());
+    // What it takes is asked before it is opened, and finds the same faults.
+    return { ...source, open, ...(memory === undefined ? {} : { memory: told(() => memory.call(source)) }) };
   });
   return { sources: all, failure };
 }
