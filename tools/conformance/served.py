@@ -32,6 +32,11 @@ STOP = {
         {"type": "array", "maxItems": 4, "items": {"type": "string", "minLength": 1}},
     ]
 }
+# One text, or several.
+TEXTS = [
+    {"type": "string", "minLength": 1},
+    {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string", "minLength": 1}},
+]
 BIASES = {
     "type": "object",
     "propertyNames": {"pattern": "^[0-9]{1,2}$"},
@@ -187,13 +192,7 @@ REQUESTS: dict[str, dict[str, Json]] = {
         "model": AS_DESCRIBED,
         "prompt": {
             "oneOf": [
-                {"type": "string", "minLength": 1},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 128,
-                    "items": {"type": "string", "minLength": 1},
-                },
+                *TEXTS,
                 {"type": "array", "minItems": 1, "items": TOKEN},
                 {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": TOKEN}},
             ]
@@ -215,15 +214,7 @@ REQUESTS: dict[str, dict[str, Json]] = {
     "/embeddings": {
         "model": AS_DESCRIBED,
         "input": {
-            "oneOf": [
-                {"type": "string", "minLength": 1},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 128,
-                    "items": {"type": "string", "minLength": 1},
-                },
-            ]
+            "oneOf": TEXTS,
         },
         "encoding_format": AS_DESCRIBED,
     },

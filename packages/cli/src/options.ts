@@ -141,3 +141,21 @@ export function wideOptions({
 }) {
   return { ...(kv === undefined ? {} : { kv }), ...(storage === undefined ? {} : { storage }) };
 }
+
+/** Text like that which a model is for, and text to judge by alone. */
+export function withTexts<T>(yargs: Argv<T>) {
+  return yargs
+    .option('text', {
+      type: 'string',
+      array: true,
+      describe:
+        'text like that which the model is for: files, kind=file, or npm:<package>; default: the model writes some',
+      coerce: manyTexts('text'),
+    })
+    .option('eval-text', {
+      type: 'string',
+      array: true,
+      describe: 'text to judge by only; default: a fifth of --text',
+      coerce: manyTexts('eval-text'),
+    });
+}

@@ -1,6 +1,6 @@
 import type { ExitsReport } from '@cqil/planner';
 import { defineCommand } from '../command.js';
-import { manyTexts, wholeNumber, withDtype, withModel } from '../options.js';
+import { wholeNumber, withDtype, withModel, withTexts } from '../options.js';
 import { table } from '../terminal/table.js';
 
 export const exits = defineCommand({
@@ -13,20 +13,7 @@ export const exits = defineCommand({
     ],
   ],
   options: (yargs) =>
-    withDtype(withModel(yargs))
-      .option('text', {
-        type: 'string',
-        array: true,
-        describe:
-          'text like that which the model is for: files, kind=file, or npm:<package>; default: the model writes some',
-        coerce: manyTexts('text'),
-      })
-      .option('eval-text', {
-        type: 'string',
-        array: true,
-        describe: 'text to judge by only; default: a fifth of --text',
-        coerce: manyTexts('eval-text'),
-      })
+    withTexts(withDtype(withModel(yargs)))
       .option('tokens', {
         type: 'string',
         describe: 'how many tokens to choose thresholds by (default 12288)',

@@ -1,5 +1,5 @@
 import { defineCommand } from '../command.js';
-import { fraction, manyTexts, refusal, wholeNumber, withDtype, withModel, withOut } from '../options.js';
+import { fraction, refusal, wholeNumber, withDtype, withModel, withOut, withTexts } from '../options.js';
 import { renderMatrices, renderPerplexity } from '../quantise/render.js';
 
 export const quantise = defineCommand({
@@ -14,7 +14,7 @@ export const quantise = defineCommand({
     ['cqil quantise models/smollm2 --bits 8 --method rtn --out models/smollm2-q8', 'without any text'],
   ],
   options: (yargs) =>
-    withOut(withDtype(withModel(yargs)), 'folder to write; must not exist or be empty')
+    withTexts(withOut(withDtype(withModel(yargs)), 'folder to write; must not exist or be empty'))
       .option('bits', {
         describe: "of the layers' matrices: 4 or 8",
         default: 4 as const,
@@ -46,19 +46,6 @@ export const quantise = defineCommand({
         describe: '4: products round their inputs to 8 bits, too, and are faster; 1: they do not',
         default: 4 as const,
         coerce: (value: unknown) => oneOf('accuracy-level', [1, 4] as const, value),
-      })
-      .option('text', {
-        type: 'string',
-        array: true,
-        describe:
-          'text like that which the model is for: files, kind=file, or npm:<package>; default: the model writes some',
-        coerce: manyTexts('text'),
-      })
-      .option('eval-text', {
-        type: 'string',
-        array: true,
-        describe: 'text to measure by only; default: a fifth of --text',
-        coerce: manyTexts('eval-text'),
       })
       .option('tokens', {
         type: 'string',

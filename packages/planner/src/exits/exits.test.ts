@@ -1,8 +1,11 @@
 import path from 'node:path';
+import { DecoderSession } from '@cqil/runtime-gpu';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { analyze } from '../anatomy/index.js';
-import { readModel } from '../onnx/index.js';
+import { type Model, readModel } from '../onnx/index.js';
+import { skipLayers } from '../rewrite/index.js';
+import { openVariant } from '../variant/index.js';
 import { binomialCdf, riskPValue } from './bound.js';
 import { measureExits, weightsRead } from './measure.js';
 import { applyPolicy, promisedThreshold, type Segment } from './policy.js';
@@ -85,22 +88,43 @@ describe('the policy', () => {
 
 describe('states of a model', () => {
   it.each(['optimum/llama/onnx/model.onnx', 'genai-fp32/qwen2/model.onnx', 'optimum/gpt2/onnx/model.onnx'])(
-    '%s: the head on the last state gives the logits',
+    '%s: a border says what the model without the layers behind it says',
     async (file) => {
       const model = await readModel(path.join(testdata, file));
-      const anatomy = analyze(model);
-      await using states = await ExitStates.open(model, anatomy, [1, 3]);
+      const borders = [1, 3];
       const ids = Array.from({ length: 64 }, (_, i) => (7 * i + 3) % 90);
+      const tops = async (of: Model) => {
+        await using decoder = new DecoderSession(await openVariant(of));
+        const { logits } = await decoder.forward({ inputIds: [ids], keep: 'all' });
+        const [, tokens, vocabulary] = logits.dims as [number, number, number];
+        return Array.from({ length: tokens }, (_, t) =>
+          topTwo((logits.data as Float32Array).subarray(t * vocabulary, (t + 1) * vocabulary)),
+        );
+      };
+      const whole = await tops(model);
+      await using states = await ExitStates.open(model, analyze(model), borders);
       const { softmax, saturation } = await states.segments(ids);
-      expect(softmax.length).toBe(2);
-      expect(saturation[0]?.scores.map((row) => row.length)).toEqual([32, 32]);
-      for (const { scores } of softmax)
-        for (const row of scores) for (const p of row) expect(p).toBeLessThanOrEqual(1);
-      expect(states.costs.layer).toBeGreaterThan(0);
-      expect(states.costs.head).toBeGreaterThan(0);
-      expect(states.costs.keyValue).toBeLessThan(states.costs.layer);
+      expect([softmax.length, saturation.length]).toEqual([2, 2]);
+      for (const [k, border] of borders.entries()) {
+        const cut = await tops(skipLayers(model, [0, 1, 2, 3, 4, 5].slice(border)));
+        const margins = softmax.flatMap(({ scores }) => [...scores[k]!]);
+        expect(margins).toEqual(cut.map(({ margin }) => expect.closeTo(margin, 5)));
+        const agrees = softmax.flatMap((segment) => [...segment.agrees[k]!]);
+        expect(agrees).toEqual(cut.map(({ token }, t) => (token === whole[t]!.token ? 1 : 0)));
+      }
     },
   );
+
+  it('counts what a layer alone reads, and of it what gives keys and values', async () => {
+    const model = await readModel(path.join(testdata, 'optimum/llama/onnx/model.onnx'));
+    await using states = await ExitStates.open(model, analyze(model), [1]);
+    const { layer, keyValue, head } = states.costs;
+    // q, o 64 × 64, k, v 64 × 32, gate, up, down 64 × 160; two norms of 64 besides; a head for 512 tokens.
+    const weights = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160;
+    expect(layer / (4 * (weights + 128))).toBeCloseTo(1, 2);
+    expect(keyValue / layer).toBeCloseTo((2 * 64 * 32) / weights, 6);
+    expect(head / (4 * 64 * 513)).toBeCloseTo(1, 2);
+  });
 
   it('says what no token can gain on a model of random weights', async () => {
     const model = await readModel(path.join(testdata, 'optimum/llama/onnx/model.onnx'));

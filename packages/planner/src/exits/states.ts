@@ -1,6 +1,7 @@
 import type { SessionOptions, TensorValue } from '@cqil/runtime-gpu';
 import { asFloat32, type Session } from '@cqil/runtime-gpu';
 import type { Anatomy } from '../anatomy/index.js';
+import { linearMaps } from '../linear/index.js';
 import { extractSubmodel, SubmodelCutter } from '../onnx/extract.js';
 import { DataType, type Model, shapeOf } from '../onnx/index.js';
 import { hiddenSize, runSequence } from '../probe/run.js';
@@ -161,33 +162,42 @@ function cosines(a: TensorValue, b: TensorValue): Float32Array {
   });
 }
 
+/**
+ * What several layers' parts of the graph hold is not theirs, so it does not count: tables of rotary embeddings, of which
+ * rows are looked up, and what lengths are read from.
+ */
 function costsOf(model: Model, anatomy: Anatomy, head: Model): ExitCosts {
-  const bytes = (of: Model) =>
-    [...of.graph.initializers.values()].reduce((sum, tensor) => sum + tensor.byteLength, 0);
   const layers = anatomy.layers.map(({ input, output }) => {
     const state = { name: input, dataType: DataType.FLOAT, shape: ['batch', 'seq', 'hidden'] };
-    return bytes(extractSubmodel(model, [state], [output]));
+    return extractSubmodel(model, [state], [output]).graph.initializers;
   });
-  const infos = new Map(model.graph.outputs.map((info) => [info.name, shapeOf(info) ?? []]));
-  const heads = anatomy.layers
-    .flatMap(({ cache }) => cache.outputs)
-    .map((name) => {
-      const [, count, , size] = infos.get(name) ?? [];
-      return typeof count === 'number' && typeof size === 'number' ? count * size : 0;
-    });
-  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
-  const hidden = hiddenOf(head);
-  const vocabulary = shapeOf(head.graph.outputs[0]!)?.at(-1);
-  const perWeight = typeof vocabulary === 'number' ? bytes(head) / (hidden * vocabulary) : 4;
+  const holders = new Map<string, number>();
+  for (const name of layers.flatMap((own) => [...own.keys()]))
+    holders.set(name, (holders.get(name) ?? 0) + 1);
+  const own = layers.flatMap((of) => [...of].filter(([name]) => holders.get(name) === 1));
+  const layer = sum(own.map(([, { byteLength }]) => byteLength)) / layers.length;
   return {
-    layer: sum(layers) / layers.length,
-    keyValue: (sum(heads) / layers.length) * hidden * perWeight,
-    head: bytes(head),
+    layer,
+    keyValue: layer * keyValueShare(model, anatomy),
+    head: sum([...head.graph.initializers.values()].map(({ byteLength }) => byteLength)),
   };
 }
 
-/** Elements of the final norm's gain, the only vector that every head reads. */
-function hiddenOf(head: Model): number {
-  const vectors = [...head.graph.initializers.values()].filter(({ dims }) => dims.length === 1);
-  return Math.max(1, ...vectors.map(({ elementCount }) => elementCount));
+/** Of the weights in the layers' matrices, those that give keys and values; 0 where the graph does not tell. */
+function keyValueShare(model: Model, anatomy: Anatomy): number {
+  const { maps } = linearMaps(model, anatomy);
+  const hidden = maps.find(({ role }) => role === 'qkv')?.inFeatures ?? 0;
+  const infos = new Map(model.graph.outputs.map((info) => [info.name, shapeOf(info) ?? []]));
+  const features = anatomy.layers.flatMap(({ cache }) =>
+    cache.outputs.map((name) => {
+      const [, heads, , size] = infos.get(name) ?? [];
+      return typeof heads === 'number' && typeof size === 'number' ? heads * size : 0;
+    }),
+  );
+  const weights = sum(maps.map(({ inFeatures, outFeatures }) => inFeatures * outFeatures));
+  return weights === 0 ? 0 : (sum(features) * hidden) / weights;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
 }
