@@ -94,6 +94,8 @@ describe('serve', () => {
     expect(await refused(at('tiny'), '--api-key-file', at('empty'))).toBe('API_KEYS_MISSING');
     expect(await refused(at('tiny'), '--api-key-file', at('none'))).toBe('FILE_UNREADABLE');
     expect(await refused(at('nowhere'), '--port', '0')).toBe('MODEL_NOT_FOUND');
+    expect(await refused(at('tiny'), '--port', '0', '--draft', at('nowhere'))).toBe('MODEL_NOT_FOUND');
+    expect(await refused(at('tiny'), '--draft-threads', '1')).toBe('DRAFT_THREADS_UNUSED');
     const { url } = await serve([at('tiny')]);
     expect(await refused(at('tiny'), '--port', new URL(url).port)).toBe('LISTEN_FAILED');
   });

@@ -37,6 +37,7 @@ export {
   openModelFolder,
 } from './runtime/folder.js';
 export {
+  type DraftModel,
   type LocalTextModel,
   openTextModel,
   type TextModelOptions,

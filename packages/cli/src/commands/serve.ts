@@ -1,12 +1,20 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
+import { availableParallelism } from 'node:os';
 import { UsageError } from '@cqil/core';
-import type { FolderSource, HandlerOptions, ModelFolder, ModelSource } from '@cqil/plugin-openai';
+import type {
+  FolderSource,
+  HandlerOptions,
+  ModelFolder,
+  ModelFolderOptions,
+  ModelSource,
+} from '@cqil/plugin-openai';
 import { type CommandContext, defineCommand } from '../command.js';
 import { byteCount, manyTexts, oneText, wholeNumber } from '../options.js';
 
 /** Keys that come from nowhere else: one, or several with commas between. */
 const KEYS_VARIABLE = 'CQIL_API_KEYS';
+const PROMPT_LOOKUP = 'prompt-lookup';
 
 export const serve = defineCommand({
   command: 'serve <models..>',
@@ -93,9 +101,15 @@ export const serve = defineCommand({
       })
       .option('draft', {
         type: 'string',
-        choices: ['prompt-lookup'],
         describe:
-          'draft tokens from what stood in prompt and answer before, and check several in a step; for a request that has the model to itself',
+          'draft tokens and check several in a step, for a request that has the model to itself: prompt-lookup (what stood in prompt and answer before), or the folder of a smaller model of the same tokenizer, which drafts at the same time',
+        coerce: oneText('draft'),
+      })
+      .option('draft-threads', {
+        type: 'string',
+        describe:
+          'threads of a drafting model (default 1); the model then has what is left of the processors',
+        coerce: wholeNumber('draft-threads', 1),
       })
       .option('log-level', {
         type: 'string',
@@ -116,9 +130,8 @@ export const serve = defineCommand({
       import('pino'),
     ]);
     const settings = {
-      ...(args.threads === undefined ? {} : { session: { threads: args.threads } }),
+      ...sessionsOf(args),
       ...(args.parallel === undefined ? {} : { parallel: args.parallel }),
-      ...(args.draft === undefined ? {} : { draft: 'prompt-lookup' as const }),
     };
     const folders: ModelFolder[] = [];
     try {
@@ -167,6 +180,29 @@ export const serve = defineCommand({
     }
   },
 });
+
+/** The threads of the model, and what drafts for it; two models that compute at the same time share the processors. */
+function sessionsOf(args: {
+  readonly threads: number | undefined;
+  readonly draft: string | undefined;
+  readonly draftThreads: number | undefined;
+}): Pick<ModelFolderOptions, 'draft' | 'session'> {
+  const { threads, draft, draftThreads } = args;
+  const session = (count: number | undefined) => (count === undefined ? {} : { session: { threads: count } });
+  const byModel = draft !== undefined && draft !== PROMPT_LOOKUP;
+  if (!byModel && draftThreads !== undefined) {
+    throw new UsageError('DRAFT_THREADS_UNUSED', '--draft-threads is for a drafting model.', {
+      expected: '--draft with the folder of a model',
+      found: draft === undefined ? 'no --draft' : `--draft ${draft}`,
+      hint: 'leave --draft-threads out, or name a model by --draft',
+    });
+  }
+  if (draft === undefined) return session(threads);
+  if (!byModel) return { ...session(threads), draft: PROMPT_LOOKUP };
+  const theirs = draftThreads ?? 1;
+  const own = threads ?? Math.max(1, availableParallelism() - theirs);
+  return { ...session(own), draft: { folder: draft, ...session(theirs) } };
+}
 
 function stopped({ signal }: CommandContext): Promise<void> {
   return new Promise((resolve) => {

@@ -9,7 +9,7 @@ import { createOpenAIHandler } from '../handler.js';
 import { ModelLostError, type TextRequest } from '../model.js';
 import { collect } from '../test/collect.js';
 import { type TinyModel, tinyModel } from '../test/tiny-model.js';
-import { type LocalTextModel, openTextModel } from './open.js';
+import { type LocalTextModel, openTextModel, textModelMemory } from './open.js';
 
 /** The same model by a graph that can take several sequences at a time. */
 const GROUPED = fileURLToPath(new URL('../../../../testdata/genai-fp32/llama/', import.meta.url));
@@ -241,6 +241,53 @@ describe('openTextModel', () => {
     const asked = new Request('http://localhost/v1/completions', { method: 'POST', body });
     expect(await (await handler(asked)).json()).toMatchObject({
       timings: { draft_n: expect.any(Number), draft_n_accepted: expect.any(Number) },
+    });
+  });
+
+  it('drafts with another model where it is told to, and says the same', async () => {
+    cpSync(GROUPED, join(tiny.folder, 'gqa'), { recursive: true });
+    using own = tinyModel();
+    cpSync(GROUPED, join(own.folder, 'gqa'), { recursive: true });
+    const graph = 'gqa/model.onnx';
+    const draft = { folder: own.folder, graph, session: { threads: 1 } };
+    const promptIds = encode('one two three');
+    const sampled = { temperature: 1, seed: 5 };
+    const said = async (served: LocalTextModel, more: object) => {
+      const pieces = await collect(served.generate(request({ promptIds, maxTokens: 60, ...more })));
+      return { text: pieces.map(({ text }) => text).join(''), drafts: pieces.at(-1)?.drafts };
+    };
+    await using plain = await openTextModel(tiny.folder, { graph });
+    await using drafting = await openTextModel(tiny.folder, { graph, draft });
+    for (const more of [{}, sampled]) {
+      expect((await said(drafting, more)).text).toBe((await said(plain, more)).text);
+    }
+    expect(drafting.bytes).toBeGreaterThan(1.5 * plain.bytes);
+    const [alone, both] = await Promise.all([
+      textModelMemory(tiny.folder, { graph }),
+      textModelMemory(tiny.folder, { graph, draft }),
+    ]);
+    expect(both).toBeGreaterThan(alone);
+    // A model that would be its own drafter answers without.
+    await using itself = await openTextModel(own.folder, { graph, draft });
+    expect((await said(itself, {})).drafts).toBeUndefined();
+  });
+
+  it('refuses a drafting model of another tokenizer, and one that is not there', async () => {
+    using own = tinyModel();
+    const file = join(own.folder, 'tokenizer.json');
+    const tokenizer = JSON.parse(readFileSync(file, 'utf8')) as { model: { vocab: Record<string, number> } };
+    const [first, second] = Object.keys(tokenizer.model.vocab) as [string, string];
+    const { vocab } = tokenizer.model;
+    [vocab[first], vocab[second]] = [vocab[second]!, vocab[first]!];
+    writeFileSync(file, JSON.stringify(tokenizer));
+    const graph = 'onnx/model.onnx';
+    const draft = { folder: own.folder, graph };
+    await expect(openTextModel(tiny.folder, { graph, draft })).rejects.toMatchObject({
+      code: 'DRAFT_MODEL_MISMATCH',
+    });
+    const missing = { folder: join(own.folder, 'none') };
+    await expect(openTextModel(tiny.folder, { graph, draft: missing })).rejects.toMatchObject({
+      code: 'MODEL_NOT_FOUND',
     });
   });
 

@@ -1,11 +1,10 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
-import { CqilError, ModelFormatError, UsageError } from '@cqil/core';
+import { stat } from 'node:fs/promises';
+import { basename, resolve } from 'node:path';
+import { CqilError, UsageError } from '@cqil/core';
 import {
   BatchedDecoder,
   type DecoderSession,
   InferenceError,
-  isPartition,
   openDecoder,
   type SessionOptions,
 } from '@cqil/runtime-gpu';
@@ -15,7 +14,9 @@ import { ModelLostError, type TextModel, type TextPiece, type TextRequest } from
 import { ThreadedTokenizer } from '../text/tokenizer.js';
 import { Vocabulary } from '../text/vocabulary.js';
 import { ChatTemplate, templateSchema } from './chat-template.js';
+import { type DraftModel, draftsMemory, openDrafts } from './drafts.js';
 import { cacheBytesPerToken, modelFiles, weightBytes } from './memory.js';
+import { configSchema, graphOf, idsSchema, notFound, read, readText } from './model-folder.js';
 import { pieces, type RuntimeModel } from './pieces.js';
 import { PrefixPool } from './prefix-pool.js';
 
@@ -35,11 +36,14 @@ export interface TextModelOptions {
   /** Caches of earlier requests that are kept for prompts that begin alike; 4 when absent. */
   readonly keptPrefixes?: number;
   /**
-   * `prompt-lookup`: a request that has the model to itself drafts what followed its last tokens before, in prompt or
-   * answer, and checks several tokens in one step where that pays. The answer stays the same.
+   * A request that has the model to itself drafts tokens, and checks several in one step where that pays. The answer
+   * stays the same. `prompt-lookup` drafts what followed its last tokens before, in prompt or answer; a model, that it
+   * would say.
    */
-  readonly draft?: 'prompt-lookup';
+  readonly draft?: 'prompt-lookup' | DraftModel;
 }
+
+export type { DraftModel };
 
 const PARALLEL = 8;
 const KEPT_PREFIXES = 4;
@@ -54,13 +58,6 @@ export interface LocalTextModel extends TextModel, AsyncDisposable {
   dispose(): Promise<void>;
 }
 
-const ids = z.union([z.number().int(), z.array(z.number().int())]).nullish();
-const configSchema = z.looseObject({
-  vocab_size: z.number().int().positive().nullish(),
-  max_position_embeddings: z.number().int().positive().nullish(),
-  n_positions: z.number().int().positive().nullish(),
-  eos_token_id: ids,
-});
 const token = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
 const tokenizerSchema = z.looseObject({
   chat_template: templateSchema.nullish(),
@@ -82,7 +79,12 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   const root = resolve(folder);
   const graph = await graphOf(root, options.graph);
   const config = await read(root, 'config.json', configSchema);
-  const generation = await read(root, 'generation_config.json', z.looseObject({ eos_token_id: ids }), {});
+  const generation = await read(
+    root,
+    'generation_config.json',
+    z.looseObject({ eos_token_id: idsSchema }),
+    {},
+  );
   const tokenizerConfig = await read(root, 'tokenizer_config.json', tokenizerSchema);
   const tokenizerJson = await read(root, 'tokenizer.json', z.looseObject({}));
   const chatTemplate = tokenizerConfig.chat_template ?? (await readText(root, 'chat_template.jinja'));
@@ -107,10 +109,17 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   });
   const weights = weightBytes(await modelFiles(root, graph));
   const perToken = cacheBytesPerToken(config);
-  const decoder = await openDecoder(graph, options.session ?? {});
+  const drafts = await openDrafts(root, options.draft);
+  const decoder = await openDecoder(graph, options.session ?? {}).catch(async (cause: unknown) => {
+    await drafts?.dispose();
+    throw cause;
+  });
 
   const { parallel = PARALLEL, keptPrefixes = KEPT_PREFIXES } = options;
-  const batched = await joined(decoder, parallel, keptPrefixes);
+  const batched = await joined(decoder, parallel, keptPrefixes).catch(async (cause: unknown) => {
+    await Promise.all([decoder.dispose(), drafts?.dispose()]);
+    throw cause;
+  });
   const prefixes = new PrefixPool(keptPrefixes);
 
   const vocabularySize = Math.max(config.vocab_size ?? 0, vocabulary.size);
@@ -120,7 +129,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     disposed ??= (async () => {
       prefixes.dispose();
       batched?.dispose();
-      await Promise.all([decoder.dispose(), tokenizer.dispose()]);
+      await Promise.all([decoder.dispose(), drafts?.dispose(), tokenizer.dispose()]);
     })();
     await disposed;
   };
@@ -137,7 +146,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     running += 1;
     try {
       // Several tokens of one sequence are a step of their own, which holds up the others.
-      yield* pieces(runtime, request, { draft: options.draft !== undefined && running === 1 });
+      yield* pieces(runtime, request, { speculate: running === 1 ? drafts?.speculate : undefined });
     } catch (cause) {
       throw cause instanceof InferenceError && LOST.has(cause.code)
         ? new ModelLostError(`The model in ${root} broke down.`, { cause })
@@ -152,7 +161,7 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     contextLength,
     vocabularySize,
     get bytes() {
-      return weights + (batched?.tokens ?? prefixes.tokens) * perToken;
+      return weights + (batched?.tokens ?? prefixes.tokens) * perToken + (drafts?.bytes ?? 0);
     },
     logprobs: true,
     concurrency: batched === undefined ? 1 : parallel,
@@ -187,7 +196,11 @@ export async function textModelMemory(folder: string, options: TextModelOptions 
   const context = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
   const tokens = (parallel + keptPrefixes) * Math.min(context ?? USUAL_TOKENS, USUAL_TOKENS);
   const files = await modelFiles(root, await graphOf(root, options.graph));
-  return weightBytes(files) + tokens * cacheBytesPerToken(config);
+  return (
+    weightBytes(files) +
+    tokens * cacheBytesPerToken(config) +
+    (await draftsMemory(root, options.draft, USUAL_TOKENS))
+  );
 }
 
 /** `undefined` where sequences cannot go through the model together. */
@@ -202,7 +215,6 @@ async function joined(
     batched = await BatchedDecoder.over(decoder, { slots: parallel + keptPrefixes });
   } catch (error) {
     if (error instanceof CqilError && error.code === 'BATCH_UNSUPPORTED') return undefined;
-    await decoder.dispose();
     throw error;
   }
   if (batched.joins) return batched;
@@ -212,68 +224,4 @@ async function joined(
 
 function contentOf(special: z.infer<typeof token>): string {
   return typeof special === 'string' ? special : (special?.content ?? '');
-}
-
-async function readText(root: string, name: string): Promise<string | undefined> {
-  try {
-    return await readFile(join(root, name), 'utf8');
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw cause;
-  }
-}
-
-/** The parsed file, or what stands for it where it is missing. */
-async function read<T>(root: string, name: string, schema: z.ZodType<T>, missing?: T): Promise<T> {
-  const text = await readText(root, name);
-  if (text === undefined) {
-    if (missing !== undefined) return missing;
-    throw notFound(join(root, name));
-  }
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch (cause) {
-    throw new ModelFormatError('MODEL_CONFIG_INVALID', `${join(root, name)} is not what it should be.`, {
-      found: cause instanceof Error ? cause.message : String(cause),
-      hint: 'fetch the file again, or repair it',
-      cause,
-    });
-  }
-}
-
-/** What is opened as a decoder: a partition's folder as a whole, unless a graph is named. */
-async function graphOf(root: string, named: string | undefined): Promise<string> {
-  if (named === undefined && (await isPartition(root))) return root;
-  return join(root, named ?? (await onlyGraph(root)));
-}
-
-/** Models that were rewritten or imported hold one graph; its name tells its dtype. */
-async function onlyGraph(root: string): Promise<string> {
-  const names = async (folder: string) =>
-    (await readdir(join(root, folder)).catch(() => []))
-      .filter((name) => name.endsWith('.onnx'))
-      .map((name) => join(folder, name));
-  const graphs = [...(await names('onnx')), ...(await names('.'))];
-  const [only] = graphs;
-  const usual = join('onnx', 'model.onnx');
-  if (graphs.includes(usual)) return usual;
-  if (only !== undefined && graphs.length === 1) return only;
-  throw new UsageError(
-    'MODEL_NOT_FOUND',
-    `${root} holds ${graphs.length === 0 ? 'no graph' : 'several graphs'}.`,
-    {
-      expected: `one .onnx file, or ${usual}`,
-      found: graphs.join(', ') || 'none',
-      hint: 'check the folder, or name the graph by the option `graph`',
-    },
-  );
-}
-
-function notFound(file: string, cause?: unknown): UsageError {
-  return new UsageError('MODEL_NOT_FOUND', `There is no ${file}.`, {
-    expected: 'a model folder with a graph, config.json, tokenizer.json and tokenizer_config.json',
-    found: 'no such file',
-    hint: 'check the folder',
-    ...(cause === undefined ? {} : { cause }),
-  });
 }

@@ -4,6 +4,7 @@ import {
   generateTokens,
   type PrefixCache,
   type PromptToken,
+  type SpeculateOptions,
   type StepModel,
 } from '@cqil/runtime-gpu';
 import type { Grammars } from '../constrain/grammars.js';
@@ -23,8 +24,8 @@ export interface RuntimeModel {
 }
 
 export interface PieceOptions {
-  /** Drafts tokens from the prompt and checks several in one step. */
-  readonly draft: boolean;
+  /** Drafts tokens and checks several in one step. */
+  readonly speculate: SpeculateOptions | undefined;
 }
 
 /** The runtime's tokens as pieces of text. */
@@ -48,7 +49,7 @@ async function* generated(
   model: RuntimeModel,
   request: TextRequest,
   cache: PrefixCache,
-  { draft }: PieceOptions,
+  { speculate }: PieceOptions,
 ): AsyncGenerator<TextPiece, void> {
   const { decoder, vocabulary, grammars } = model;
   const { schema, promptLogprobs = false, maxTokens, promptIds, logprobs, signal } = request;
@@ -75,7 +76,7 @@ async function* generated(
       eosIds: model.eosIds,
       cache,
       // What may come next is known of a constraint only when the token before has been taken.
-      ...(draft && constraint === undefined ? { speculate: { drafter: 'prompt' as const } } : {}),
+      ...(speculate !== undefined && constraint === undefined ? { speculate } : {}),
       ...(constraint === undefined ? {} : { constraint }),
     });
     for await (const token of tokens) {

@@ -196,6 +196,25 @@ describe.each([
     expect(speculation).toMatchObject({ passes: 6, plainSteps: 0, drafted: 23, accepted: 23 });
   });
 
+  it('writes the same while another session drafts', async () => {
+    const drafter = await DecoderSession.open(testdata(path), { threads: 1 });
+    try {
+      using cache = new PrefixCache();
+      for (const sampling of [{}, { temperature: 1, seed: 3 }, { repetitionPenalty: 1.2 }]) {
+        const options = { promptIds: ids, maxTokens: 60, ...sampling };
+        const plain = await generate(decoder, options);
+        const speculate = { drafter, asynchronous: true, adapt: false, cache };
+        const { speculation, ids: got } = await generate(decoder, { ...options, speculate });
+        expect([speculation!.ties, got]).toEqual([0, plain.ids]);
+        expect(speculation!.plainSteps + speculation!.passes + speculation!.accepted).toBeGreaterThanOrEqual(
+          58,
+        );
+      }
+    } finally {
+      await drafter.dispose();
+    }
+  });
+
   it('goes on from an earlier turn as from the whole prompt', async () => {
     using cache = new PrefixCache();
     const first = await generate(decoder, { promptIds: ids, maxTokens: 6, cache });

@@ -1,9 +1,5 @@
-import {
-  checkSpeculation,
-  type SpeculateOptions,
-  type SpeculationStatistics,
-  Speculator,
-} from './drafts/speculator.js';
+import { checkSpeculation, type SpeculateOptions } from './drafts/options.js';
+import { type SpeculationStatistics, Speculator } from './drafts/speculator.js';
 import { Logprobs, type TokenLogprob } from './logprobs.js';
 import type { PrefixCache } from './prefix-cache.js';
 import { checkSampling, requireOption, type SamplingOptions } from './sampling.js';
@@ -123,24 +119,25 @@ export async function* generateTokens(
   try {
     signal?.throwIfAborted();
     const cachedTokens = options.promptLogprobs ? 0 : reader.resume(promptIds);
-    const { last, tokens: promptLogprobs } = await readPrompt(reader, options);
     const chooser = new TokenChooser(options);
     if (options.speculate !== undefined) {
       const { history } = chooser;
-      const { length: vocabulary } = last;
       const { seed } = options;
       const generation = {
         model: decoder,
+        promptIds,
         sampling: options,
         seed,
         history,
         ends,
-        vocabulary,
         capacity,
         signal,
       };
       speculator = new Speculator(options.speculate, generation);
+      speculator.begin();
     }
+    const { last, tokens: promptLogprobs } = await readPrompt(reader, options);
+    const vocabulary = last.length;
     const context = [...promptIds];
     const more = (): Partial<Generation> => ({
       ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
@@ -164,10 +161,11 @@ export async function* generateTokens(
         };
         if (finishReason !== undefined) return finish(finishReason, more());
       }
-      next = await pass(reader, chooser, speculator, { context, ends, room: maxTokens - chosen.length });
+      const room = maxTokens - chosen.length;
+      next = await pass(reader, chooser, speculator, { context, ends, room, vocabulary });
     }
   } finally {
-    speculator?.release();
+    await speculator?.release();
     reader.release();
   }
 }
@@ -198,6 +196,7 @@ interface PassState {
   readonly ends: ReadonlySet<number>;
   /** The most tokens that may come yet, 1 or more. */
   readonly room: number;
+  readonly vocabulary: number;
 }
 
 /** One pass of the model: the next token, or several where drafts were right. */
@@ -205,15 +204,15 @@ async function pass(
   reader: SequenceReader,
   chooser: TokenChooser,
   speculator: Speculator | undefined,
-  { context, ends, room }: PassState,
+  { context, ends, room, vocabulary }: PassState,
 ): Promise<ChosenToken[]> {
   const last = context.at(-1)!;
   // A pass brings one token more than were drafted.
-  const proposal = await speculator?.propose(context, room - 1);
-  if (proposal === undefined) {
+  const proposal = await speculator?.propose({ context, room: room - 1, vocabulary });
+  if (proposal === undefined || proposal.ids.length === 0) {
     const rows = await reader.read([last], 'last');
     const token = chooser.choose(rows.at(0));
-    speculator?.settle(undefined, { accepted: 0, ties: 0 });
+    speculator?.settle(proposal, { context, tokens: [token], accepted: 0, ties: 0 });
     return [token];
   }
   const { ids, drawnFrom } = proposal;
@@ -230,7 +229,7 @@ async function pass(
     if (ends.has(verdict.token.id)) break;
   }
   reader.rewind(context.length + accepted);
-  speculator?.settle(proposal, { accepted, ties });
+  speculator?.settle(proposal, { context, tokens, accepted, ties });
   return tokens;
 }
 
@@ -249,7 +248,7 @@ async function readPrompt(
   let into: Float32Array | undefined;
   for (;;) {
     // In parts: the logits of a long prompt would take gigabytes.
-    const rows = await reader.read(promptIds.slice(reader.length, reader.length + size), 'all', into);
+    const rows = await reader.read(promptIds.slice(reader.length, reader.length + size), 'all', { into });
     const first = reader.length - rows.count;
     let turn = performance.now();
     for (let i = 0; i < rows.count && first + i + 1 < promptIds.length; i++) {

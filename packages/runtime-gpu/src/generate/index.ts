@@ -1,6 +1,7 @@
 export { type PaddedBatch, padLeft, positions } from './batch.js';
 export { DecoderSession, type ForwardRequest, type ForwardResult } from './decoder.js';
-export type { SpeculateOptions, SpeculationStatistics } from './drafts/speculator.js';
+export type { SpeculateOptions } from './drafts/options.js';
+export type { SpeculationStatistics } from './drafts/speculator.js';
 export { decoderFeeds, type FeedRequest } from './feeds.js';
 export {
   type GeneratedToken,

@@ -56,11 +56,11 @@ export function checkSampling(options: SamplingOptions): void {
 }
 
 /** @throws InferenceError `SAMPLING_INVALID` where the option is given and does not hold. */
-export function requireOption(
+export function requireOption<Value extends boolean | number>(
   name: string,
-  value: number | undefined,
+  value: Value | undefined,
   expected: string,
-  holds: (value: number) => boolean,
+  holds: (value: Value) => boolean,
 ): void {
   if (value === undefined || holds(value)) return;
   throw new InferenceError('SAMPLING_INVALID', `The option "${name}" makes no sense.`, {

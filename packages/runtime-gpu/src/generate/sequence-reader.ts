@@ -10,6 +10,13 @@ export interface ReaderOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface ReadOptions {
+  /** Memory for the logits of all of these tokens, where they are wanted; that of before will do. */
+  readonly into?: Float32Array | undefined;
+  /** Instead of the reader's own. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Feeds one sequence to a model and owns the cache of what it has read. */
 export class SequenceReader {
   readonly #model: StepModel;
@@ -53,12 +60,15 @@ export class SequenceReader {
   /**
    * Reads on.
    *
-   * @param into memory for the logits of all of these tokens, where they are wanted; that of before will do
    * @returns the logits of each of the tokens, or of the last alone; until the next are read
    * @throws the signal's reason when aborted, and what `forward` throws; what was read before stays usable
    */
-  async read(ids: readonly number[], keep: 'all' | 'last', into?: Float32Array): Promise<LogitRows> {
-    const { capacity, signal } = this.#options;
+  async read(
+    ids: readonly number[],
+    keep: 'all' | 'last',
+    { into, signal = this.#options.signal }: ReadOptions = {},
+  ): Promise<LogitRows> {
+    const { capacity } = this.#options;
     signal?.throwIfAborted();
     const target = into ?? (keep === 'all' && ids.length > 1 ? undefined : this.#logits);
     const { logits, cache } = await this.#model.forward({
@@ -79,7 +89,12 @@ export class SequenceReader {
   /** Forgets what was read after the first `length` tokens. */
   rewind(length: number): void {
     if (length === this.#ids.length) return;
-    this.#cache = this.#cache?.truncate(length);
+    if (length > 0) {
+      this.#cache = this.#cache?.truncate(length);
+    } else {
+      this.#cache?.dispose();
+      this.#cache = undefined;
+    }
     this.#ids.length = length;
   }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { FakeModel, hashedRule, type Rule } from '../test/fake-model.js';
-import type { SpeculateOptions } from './drafts/speculator.js';
+import type { SpeculateOptions } from './drafts/options.js';
 import { type GenerateOptions, generate, generateTokens } from './generate.js';
 
 /** Numbers in place of the process's clock: any, so that the pacing does anything. */

@@ -9,7 +9,7 @@ import type { SamplingOptions } from '../sampling.js';
 import type { SequenceReader } from '../sequence-reader.js';
 import { shapeLogits } from '../shaping.js';
 import type { TokenHistory } from '../token-history.js';
-import type { Draft, DraftKind, DraftSource } from './types.js';
+import type { Draft, DraftKind, DraftRequest, DraftSource } from './types.js';
 
 const KIND: DraftKind = { id: 0, chance: 0.7 };
 
@@ -19,8 +19,6 @@ export interface ModelDrafterOptions {
   readonly history: TokenHistory;
   /** Numbers in [0, 1), others than the target uses. */
   readonly random: () => number;
-  /** The target's; a drafter may be padded to another size. */
-  readonly vocabulary: number;
   /** Tokens that end the text: nothing is drafted after one. */
   readonly ends: ReadonlySet<number>;
 }
@@ -41,7 +39,7 @@ export class ModelDrafter implements DraftSource {
     return KIND;
   }
 
-  async draft(context: readonly number[], limit: number): Promise<Draft> {
+  async draft({ context, limit, vocabulary }: DraftRequest): Promise<Draft> {
     const reader = this.#reader;
     if (this.#agreed === undefined) reader.resume(context);
     else reader.rewind(Math.min(reader.agreement(context, this.#agreed), context.length - 1));
@@ -50,7 +48,7 @@ export class ModelDrafter implements DraftSource {
     let rows = await reader.read(context.slice(reader.length), 'last');
     this.#agreed = context.length;
 
-    const { sampling, history, random, ends, vocabulary } = this.#options;
+    const { sampling, history, random, ends } = this.#options;
     const greedy = (sampling.temperature ?? 0) === 0;
     const ids: number[] = [];
     const drawnFrom: TokenDistribution[] = [];

@@ -1,16 +1,5 @@
 import { PassTimes } from './pass-times.js';
-import type { DraftKind } from './types.js';
-
-/** What one pass of the model brought. */
-export interface PassRecord {
-  /** `undefined` for a plain step. */
-  readonly kind: DraftKind | undefined;
-  /** Drafted tokens that the pass checked; 0 for a plain step. */
-  readonly drafted: number;
-  readonly accepted: number;
-  /** Time for drafting, the pass and choosing; `undefined` where it says nothing about the next. */
-  readonly time: number | undefined;
-}
+import type { DraftKind, Pace, PassRecord } from './types.js';
 
 /** After so many passes plain steps are timed again: they become slower as the text becomes longer. */
 const STALE = 64;
@@ -38,7 +27,7 @@ interface Acceptance {
  * al., arXiv 2211.17192, equation 1). The k of the most tokens in a unit of time is taken, 0 where none beats a
  * plain step.
  */
-export class Pacer {
+export class Pacer implements Pace {
   readonly #longest: number;
   readonly #times: PassTimes;
   readonly #kinds = new Map<number, Acceptance>();
@@ -53,7 +42,6 @@ export class Pacer {
     this.#times = times;
   }
 
-  /** How many tokens of this kind of draft to ask for; 0 for a plain step. */
   length(kind: DraftKind): number {
     if (this.#times.plain === undefined || this.#sincePlain >= STALE) return 0;
     const state = this.#kind(kind);

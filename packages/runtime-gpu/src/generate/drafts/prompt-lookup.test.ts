@@ -5,7 +5,9 @@ import { PromptLookup } from './prompt-lookup.js';
 async function drafted(context: number[], limit: number, longest = 3) {
   const lookup = new PromptLookup(longest);
   const kind = lookup.look(context);
-  return kind === undefined ? undefined : { kind: kind.id, ids: (await lookup.draft(context, limit)).ids };
+  return kind === undefined
+    ? undefined
+    : { kind: kind.id, ids: (await lookup.draft({ context, limit, room: limit, vocabulary: 100 })).ids };
 }
 
 describe('PromptLookup', () => {

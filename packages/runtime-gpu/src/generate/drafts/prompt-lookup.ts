@@ -1,4 +1,4 @@
-import type { Draft, DraftKind, DraftSource } from './types.js';
+import type { Draft, DraftKind, DraftRequest, DraftSource } from './types.js';
 
 /** What to expect at first, by the length of the match: one token alone says little. */
 const CHANCES = [0.2, 0.4, 0.6];
@@ -39,7 +39,7 @@ export class PromptLookup implements DraftSource {
     return best === 0 ? undefined : { id: best, chance: CHANCES[best - 1] ?? LONG_MATCH_CHANCE };
   }
 
-  async draft(context: readonly number[], limit: number): Promise<Draft> {
+  async draft({ context, limit }: DraftRequest): Promise<Draft> {
     const ids: number[] = [];
     for (let i = 0; i < limit; i++) {
       const at = this.#from + i;
