@@ -1,10 +1,13 @@
 // @ts-check
 /** Counts of checks, passed on between scripts as files in the cache. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { cache } from './steps.mjs';
 
-/** @typedef {{ passed: number, failed: number }} Counts */
+/**
+ * `failures`: what failed, in words, so that the end of a long log says it.
+ * @typedef {{ passed: number, failed: number, failures?: readonly string[] }} Counts
+ */
 
 const folder = join(cache, 'results');
 
@@ -37,26 +40,37 @@ export function takeCounts(name) {
  * @returns {Counts}
  */
 export function vitestCounts(file, exitCode) {
-  if (!existsSync(file)) return { passed: 0, failed: 1 };
+  if (!existsSync(file)) return { passed: 0, failed: 1, failures: [`${basename(file)} was not written`] };
   const report = JSON.parse(readFileSync(file, 'utf8'));
   rmSync(file);
-  let failed = report.numFailedTests;
-  for (const { status, assertionResults } of report.testResults) {
-    if (
-      status === 'failed' &&
-      !assertionResults.some((/** @type {{ status: string }} */ one) => one.status === 'failed')
-    ) {
-      failed += 1;
+  /** @type {string[]} */
+  const failures = [];
+  for (const { name, status, message, assertionResults } of report.testResults) {
+    const before = failures.length;
+    for (const test of assertionResults) {
+      if (test.status === 'failed')
+        failures.push(told(`${name} > ${test.fullName}`, test.failureMessages[0]));
     }
+    if (status === 'failed' && failures.length === before) failures.push(told(name, message));
   }
-  if (exitCode !== 0 && failed === 0) failed = 1;
-  return { passed: report.numPassedTests, failed };
+  if (exitCode !== 0 && failures.length === 0) failures.push(`vitest ended with ${exitCode}`);
+  return { passed: report.numPassedTests, failed: failures.length, failures };
+}
+
+/** @param {string} what @param {string | undefined} why */
+function told(what, why) {
+  const [first = ''] = (why ?? '').split('\n');
+  return first === '' ? what : `${what}: ${first}`;
 }
 
 /** @param {readonly Counts[]} parts @returns {Counts} */
 export function sum(parts) {
   return parts.reduce(
-    (all, part) => ({ passed: all.passed + part.passed, failed: all.failed + part.failed }),
+    (all, part) => ({
+      passed: all.passed + part.passed,
+      failed: all.failed + part.failed,
+      failures: [...(all.failures ?? []), ...(part.failures ?? [])],
+    }),
     { passed: 0, failed: 0 },
   );
 }

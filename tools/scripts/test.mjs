@@ -28,7 +28,7 @@ async function vitest(project) {
 
 async function types() {
   const { code } = await nx(['run-many', '-t', 'typecheck', '--output-style=static'], { allowFailure: true });
-  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1, failures: ['types'] };
 }
 
 await script(async () => {
@@ -49,6 +49,7 @@ await script(async () => {
   ];
   const all = sum(counts);
   writeCounts('test', all);
+  for (const failure of all.failures ?? []) say(`failed: ${failure}`);
   say(`${all.passed} passed, ${all.failed} failed`);
   if (all.failed > 0) process.exitCode = 1;
 });
