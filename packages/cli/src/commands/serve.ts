@@ -102,13 +102,13 @@ export const serve = defineCommand({
       .option('draft', {
         type: 'string',
         describe:
-          'draft tokens and check several in a step, for a request that has the model to itself: prompt-lookup (what stood in prompt and answer before), or the folder of a smaller model of the same tokenizer, which drafts at the same time',
+          'draft tokens and check several in a step, for a request that has the model to itself: prompt-lookup (what stood in prompt and answer before), or the folder of a faster model of the same tokenizer',
         coerce: oneText('draft'),
       })
       .option('draft-threads', {
         type: 'string',
         describe:
-          'threads of a drafting model (default 1); the model then has what is left of the processors',
+          'let the drafting model compute at the same time, on so many threads of its own; the model then has what is left of the processors',
         coerce: wholeNumber('draft-threads', 1),
       })
       .option('log-level', {
@@ -181,7 +181,7 @@ export const serve = defineCommand({
   },
 });
 
-/** The threads of the model, and what drafts for it; two models that compute at the same time share the processors. */
+/** The threads of the model, and what drafts for it; models that compute at the same time share the processors. */
 function sessionsOf(args: {
   readonly threads: number | undefined;
   readonly draft: string | undefined;
@@ -199,9 +199,13 @@ function sessionsOf(args: {
   }
   if (draft === undefined) return session(threads);
   if (!byModel) return { ...session(threads), draft: PROMPT_LOOKUP };
-  const theirs = draftThreads ?? 1;
-  const own = threads ?? Math.max(1, availableParallelism() - theirs);
-  return { ...session(own), draft: { folder: draft, ...session(theirs) } };
+  if (draftThreads === undefined)
+    return { ...session(threads), draft: { folder: draft, ...session(threads) } };
+  const left = Math.max(1, availableParallelism() - draftThreads);
+  return {
+    ...session(threads ?? left),
+    draft: { folder: draft, asynchronous: true, ...session(draftThreads) },
+  };
 }
 
 function stopped({ signal }: CommandContext): Promise<void> {

@@ -5,13 +5,17 @@ import { z } from 'zod';
 import { cacheBytesPerToken, modelFiles, weightBytes } from './memory.js';
 import { configSchema, graphOf, read, readText } from './model-folder.js';
 
-/** A smaller model of the same tokenizer, such as one by a plan, that drafts while the model computes. */
+/** A faster model of the same tokenizer: one by a plan, or of coarser weights. */
 export interface DraftModel {
   readonly folder: string;
   /** The graph, relative to the folder; when absent the only one, or `onnx/model.onnx` of several. */
   readonly graph?: string;
-  /** Its threads need processors that the model's do not use. */
   readonly session?: SessionOptions;
+  /**
+   * It drafts while the model computes, which needs processors that the model's threads do not use; otherwise before each
+   * step, with all processors that the model has.
+   */
+  readonly asynchronous?: boolean;
 }
 
 /** Where a model's drafts come from, and what has to be freed with it. */
@@ -44,7 +48,7 @@ export async function openDrafts(
   const drafter = await openDecoder(graph, draft.session ?? {});
   const cache = new PrefixCache();
   return {
-    speculate: { drafter, cache, asynchronous: true },
+    speculate: { drafter, cache, asynchronous: draft.asynchronous === true },
     get bytes() {
       return weights + cache.ids.length * cacheBytesPerToken(config);
     },

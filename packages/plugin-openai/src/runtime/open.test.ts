@@ -249,7 +249,7 @@ describe('openTextModel', () => {
     using own = tinyModel();
     cpSync(GROUPED, join(own.folder, 'gqa'), { recursive: true });
     const graph = 'gqa/model.onnx';
-    const draft = { folder: own.folder, graph, session: { threads: 1 } };
+    const draft = { folder: own.folder, graph, session: { threads: 1 }, asynchronous: true };
     const promptIds = encode('one two three');
     const sampled = { temperature: 1, seed: 5 };
     const said = async (served: LocalTextModel, more: object) => {
@@ -261,6 +261,13 @@ describe('openTextModel', () => {
     for (const more of [{}, sampled]) {
       expect((await said(drafting, more)).text).toBe((await said(plain, more)).text);
     }
+    await using inTurn = await openTextModel(tiny.folder, {
+      graph,
+      draft: { ...draft, asynchronous: false },
+    });
+    const drafted = await said(inTurn, {});
+    expect(drafted.text).toBe((await said(plain, {})).text);
+    expect(drafted.drafts?.accepted).toBeGreaterThan(0);
     expect(drafting.bytes).toBeGreaterThan(1.5 * plain.bytes);
     const [alone, both] = await Promise.all([
       textModelMemory(tiny.folder, { graph }),

@@ -36,9 +36,10 @@ export interface TextModelOptions {
   /** Caches of earlier requests that are kept for prompts that begin alike; 4 when absent. */
   readonly keptPrefixes?: number;
   /**
-   * A request that has the model to itself drafts tokens, and checks several in one step where that pays. The answer
-   * stays the same. `prompt-lookup` drafts what followed its last tokens before, in prompt or answer; a model, that it
-   * would say.
+   * A request that has the model to itself drafts tokens, and checks several in one step where that pays.
+   * `prompt-lookup` drafts what followed its last tokens before, in prompt or answer; a model, what it would say. The
+   * answer stays the same, but for draws: a model that drafts before each step makes other draws of the same
+   * distribution.
    */
   readonly draft?: 'prompt-lookup' | DraftModel;
 }

@@ -1,8 +1,8 @@
-import { resolve } from 'node:path';
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
 import { InferenceError } from '../errors.js';
 import type { ElementType, TensorValue } from '../tensor/types.js';
 import { checkFeeds, checkFetches } from './checks.js';
+import { configEntries } from './config.js';
 import { runError } from './ort-errors.js';
 import { fromOrt, toOrt } from './ort-tensor.js';
 import type { RunOptions, Session, SessionOptions, ValueInfo } from './types.js';
@@ -10,10 +10,7 @@ import type { RunOptions, Session, SessionOptions, ValueInfo } from './types.js'
 const LOG_LEVELS = { silent: 4, warning: 2, verbose: 0 } as const;
 
 function ortOptions(options: SessionOptions): InferenceSession.SessionOptions {
-  const extra: Record<string, string> = { ...options.config };
-  if (options.externalDataFolder !== undefined) {
-    extra['session.model_external_initializers_file_folder_path'] = resolve(options.externalDataFolder);
-  }
+  const extra = configEntries(options);
   return {
     executionProviders: [...(options.providers ?? ['cpu'])],
     graphOptimizationLevel: options.graphOptimization ?? 'all',

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { configEntries } from '../config.js';
 import type { SessionOptions } from '../types.js';
 import type { Pointer } from './api.js';
 import { check, type OrtLibrary } from './library.js';
@@ -7,15 +7,6 @@ import { check, type OrtLibrary } from './library.js';
 const LEVELS = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 /** `OrtLoggingLevel`. */
 export const LOG_LEVELS = { silent: 4, warning: 2, verbose: 0 } as const;
-
-/** Configuration entries of a session, the caller's own last. */
-export function configEntries(options: SessionOptions): Record<string, string> {
-  const entries: Record<string, string> = { ...options.config };
-  if (options.externalDataFolder !== undefined) {
-    entries['session.model_external_initializers_file_folder_path'] = resolve(options.externalDataFolder);
-  }
-  return entries;
-}
 
 /** `OrtSessionOptions` for these options; the caller releases it. */
 export function createSessionOptions(library: OrtLibrary, options: SessionOptions): Pointer {
