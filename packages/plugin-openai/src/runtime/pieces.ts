@@ -12,6 +12,7 @@ import type { TextPiece, TextRequest, TokenLogprob } from '../model.js';
 import { Detokenizer } from '../text/detokenizer.js';
 import type { Vocabulary } from '../text/vocabulary.js';
 import type { PrefixPool } from './prefix-pool.js';
+import { readAhead } from './read-ahead.js';
 
 export interface RuntimeModel {
   readonly decoder: StepModel;
@@ -71,14 +72,15 @@ async function* generated(
   try {
     const { schema: _, ...options } = request;
     const detokenizer = new Detokenizer((ids) => model.decode(ids), promptIds);
-    const tokens = generateTokens(decoder, {
-      ...options,
-      eosIds: model.eosIds,
-      cache,
-      // What may come next is known of a constraint only when the token before has been taken.
-      ...(speculate !== undefined && constraint === undefined ? { speculate } : {}),
-      ...(constraint === undefined ? {} : { constraint }),
-    });
+    const settings = { ...options, eosIds: model.eosIds, cache };
+    // What may come next is known of a constraint only when the token before has been taken.
+    const tokens =
+      constraint === undefined
+        ? readAhead((signal) => {
+            const drafts = speculate === undefined ? {} : { speculate };
+            return generateTokens(decoder, { ...settings, ...drafts, signal });
+          }, signal)
+        : generateTokens(decoder, { ...settings, constraint });
     for await (const token of tokens) {
       const { finishReason, speculation } = token;
       if (token.promptLogprobs !== undefined) yield told(token.promptLogprobs);
