@@ -1,5 +1,6 @@
 export * from './batch/index.js';
 export * from './bench/index.js';
+export * from './decoder/index.js';
 export * from './devices/index.js';
 export { type FailedNode, InferenceError } from './errors.js';
 export * from './executor/index.js';
@@ -7,4 +8,5 @@ export * from './generate/index.js';
 export * from './kv/index.js';
 export * from './profile/index.js';
 export * from './session/index.js';
+export * from './signature/index.js';
 export * from './tensor/index.js';

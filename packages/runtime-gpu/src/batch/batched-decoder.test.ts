@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { DecoderSession } from '../generate/decoder.js';
+import { DecoderSession } from '../decoder/decoder.js';
 import { generate, generateTokens } from '../generate/generate.js';
 import { PrefixCache } from '../generate/prefix-cache.js';
 import { NativeSession } from '../session/native/native-session.js';

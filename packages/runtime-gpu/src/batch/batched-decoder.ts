@@ -1,10 +1,10 @@
+import type { DecoderSession } from '../decoder/decoder.js';
+import type { InPlaceSteps } from '../decoder/in-place-steps.js';
+import type { Logits } from '../decoder/logits.js';
+import type { StepModel, StepRequest, StepResult } from '../decoder/step-model.js';
 import { InferenceError } from '../errors.js';
-import type { DecoderSession } from '../generate/decoder.js';
-import type { InPlaceSteps } from '../generate/in-place-steps.js';
-import type { Logits } from '../generate/logits.js';
-import type { DecoderSignature } from '../generate/signature.js';
-import type { StepModel, StepRequest, StepResult } from '../generate/step-model.js';
 import { KeyValueBuffers } from '../kv/key-value-buffers.js';
+import type { DecoderSignature } from '../signature/signature.js';
 import { oneSequence, Slot, SlotCache } from './slot.js';
 
 export interface BatchOptions {

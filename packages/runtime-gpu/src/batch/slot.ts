@@ -1,5 +1,5 @@
+import type { StepCache } from '../decoder/step-model.js';
 import { InferenceError } from '../errors.js';
-import type { StepCache } from '../generate/step-model.js';
 import { assertLength } from '../kv/in-place-cache.js';
 import { Lineage, type Stamped, stale } from '../kv/lineage.js';
 

@@ -1,7 +1,7 @@
 import os from 'node:os';
 import { type OnProgress, UsageError } from '@cqil/core';
+import type { DecoderSession } from '../decoder/decoder.js';
 import { openDecoder } from '../executor/open-decoder.js';
-import type { DecoderSession } from '../generate/decoder.js';
 import { seededRandom } from '../generate/random.js';
 import type { SessionOptions } from '../session/types.js';
 import { type Machine, machine } from './machine.js';

@@ -4,10 +4,10 @@ import os from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
-import { decoderInputs } from '../generate/signature.js';
 import { openSession } from '../session/open.js';
 import { reason } from '../session/ort-errors.js';
 import type { ValueInfo } from '../session/types.js';
+import { decoderInputs } from '../signature/signature.js';
 import { answerOf } from './child.js';
 
 /** Which device computed what of a model. */

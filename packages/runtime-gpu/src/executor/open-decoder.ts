@@ -1,5 +1,5 @@
+import { DecoderSession } from '../decoder/decoder.js';
 import { InferenceError } from '../errors.js';
-import { DecoderSession } from '../generate/decoder.js';
 import type { SessionOptions } from '../session/types.js';
 import { isPartition, openPartitioned } from './open.js';
 

@@ -1,11 +1,11 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { DecoderSession, type ForwardRequest, type ForwardResult } from '../decoder/decoder.js';
+import type { StepModel } from '../decoder/step-model.js';
 import { InferenceError } from '../errors.js';
-import { DecoderSession, type ForwardRequest, type ForwardResult } from '../generate/decoder.js';
-import type { DecoderSignature } from '../generate/signature.js';
-import type { StepModel } from '../generate/step-model.js';
 import { loadLibrary, type OrtLibrary } from '../session/native/library.js';
 import type { SessionOptions } from '../session/types.js';
+import type { DecoderSignature } from '../signature/signature.js';
 import { PARTITION_FILE, type PartitionManifest, type PartitionPart, readManifest } from './manifest.js';
 import { PartSession } from './part-session.js';
 import { PartitionedSession } from './partitioned-session.js';

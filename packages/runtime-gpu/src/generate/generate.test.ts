@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { DecoderSession } from '../decoder/decoder.js';
 import { golden, testdata } from '../test/fixtures.js';
-import { DecoderSession } from './decoder.js';
 import { type GenerateOptions, generate, generateTokens } from './generate.js';
 import { Logprobs } from './logprobs.js';
 import { PrefixCache } from './prefix-cache.js';

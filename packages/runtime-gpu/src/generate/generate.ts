@@ -1,3 +1,4 @@
+import type { StepModel } from '../decoder/step-model.js';
 import { checkSpeculation, type SpeculateOptions } from './drafts/options.js';
 import { type SpeculationStatistics, Speculator } from './drafts/speculator.js';
 import { Logprobs, type TokenLogprob } from './logprobs.js';
@@ -5,7 +6,6 @@ import type { PrefixCache } from './prefix-cache.js';
 import { checkSampling, requireOption, type SamplingOptions } from './sampling.js';
 import { SequenceReader } from './sequence-reader.js';
 import type { TokenConstraint } from './shaping.js';
-import type { StepModel } from './step-model.js';
 import { type ChosenToken, TokenChooser } from './token-chooser.js';
 
 export interface GenerateOptions extends SamplingOptions {

@@ -1,4 +1,4 @@
-import type { StepCache, StepModel } from './step-model.js';
+import type { StepCache, StepModel } from '../decoder/step-model.js';
 
 /** A model's cache and the tokens that are in it. */
 export interface ReadTokens {

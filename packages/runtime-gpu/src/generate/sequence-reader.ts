@@ -1,6 +1,6 @@
-import type { Logits } from './logits.js';
+import type { Logits } from '../decoder/logits.js';
+import { canRewind, type StepCache, type StepModel } from '../decoder/step-model.js';
 import type { PrefixCache } from './prefix-cache.js';
-import { canRewind, type StepCache, type StepModel } from './step-model.js';
 
 export interface ReaderOptions {
   /** Positions that will be needed in all. */

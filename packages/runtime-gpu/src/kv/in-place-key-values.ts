@@ -1,6 +1,6 @@
-import type { DecoderSignature } from '../generate/signature.js';
 import { type BindableSession, isBindable } from '../session/native/bindable-session.js';
 import type { Session } from '../session/types.js';
+import type { DecoderSignature } from '../signature/signature.js';
 import { InPlaceCache } from './in-place-cache.js';
 import { bufferShapes, takesRaggedRows, writesInPlace } from './in-place-proof.js';
 import { type BufferShape, KeyValueBuffers } from './key-value-buffers.js';

@@ -1,8 +1,8 @@
 import { CqilError } from '@cqil/core';
-import { decoderFeeds } from '../generate/feeds.js';
-import { rowFeeds } from '../generate/row-feeds.js';
-import type { DecoderSignature } from '../generate/signature.js';
 import type { BindableSession } from '../session/native/bindable-session.js';
+import { decoderFeeds } from '../signature/feeds.js';
+import { rowFeeds } from '../signature/row-feeds.js';
+import type { DecoderSignature } from '../signature/signature.js';
 import { asFloat32 } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
 import { type BufferShape, KeyValueBuffers } from './key-value-buffers.js';

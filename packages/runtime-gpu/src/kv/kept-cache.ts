@@ -1,6 +1,6 @@
 import { InferenceError } from '../errors.js';
-import type { CachePair } from '../generate/signature.js';
 import { freeTensor } from '../session/native/adopted-tensor.js';
+import type { CachePair } from '../signature/signature.js';
 import { zeroTensor } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
 import { assertLength } from './in-place-cache.js';

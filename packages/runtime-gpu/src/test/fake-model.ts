@@ -1,4 +1,4 @@
-import type { StepCache, StepModel, StepRequest, StepResult } from '../generate/step-model.js';
+import type { StepCache, StepModel, StepRequest, StepResult } from '../decoder/step-model.js';
 
 /** Logits behind a context. */
 export type Rule = (context: readonly number[]) => Float32Array;

@@ -1,7 +1,7 @@
+import { canRewind, type StepModel } from '../../decoder/step-model.js';
 import { InferenceError } from '../../errors.js';
 import type { PrefixCache } from '../prefix-cache.js';
 import { requireOption } from '../sampling.js';
-import { canRewind, type StepModel } from '../step-model.js';
 
 /** Drafting tokens and checking several in one pass. What is generated stays the same; it may come sooner. */
 export interface SpeculateOptions {

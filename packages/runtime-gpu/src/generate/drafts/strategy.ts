@@ -1,7 +1,7 @@
+import type { StepModel } from '../../decoder/step-model.js';
 import { seededRandom } from '../random.js';
 import type { SamplingOptions } from '../sampling.js';
 import { SequenceReader } from '../sequence-reader.js';
-import type { StepModel } from '../step-model.js';
 import type { TokenHistory } from '../token-history.js';
 import { AsynchronousDrafter } from './asynchronous-drafter.js';
 import { Contest } from './contest.js';

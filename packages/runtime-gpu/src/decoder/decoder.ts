@@ -5,15 +5,13 @@ import { KeptCache } from '../kv/kept-cache.js';
 import type { DecoderCache } from '../kv/types.js';
 import { openSession } from '../session/open.js';
 import type { Session, SessionOptions } from '../session/types.js';
+import { decoderFeeds } from '../signature/feeds.js';
+import { padLeft } from '../signature/padding.js';
+import { type DecoderSignature, decoderSignature } from '../signature/signature.js';
 import { asFloat32 } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
-import { padLeft } from './batch.js';
-import { decoderFeeds } from './feeds.js';
 import { InPlaceSteps } from './in-place-steps.js';
 import { type Logits, logitsShape } from './logits.js';
-import { type DecoderSignature, decoderSignature } from './signature.js';
-
-export type { DecoderCache, Logits };
 
 export interface ForwardRequest {
   /** The new tokens of each sequence; sequences of different length are padded on the left. */

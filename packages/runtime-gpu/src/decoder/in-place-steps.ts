@@ -4,11 +4,11 @@ import type { InPlaceKeyValues } from '../kv/in-place-key-values.js';
 import type { Bindings, KeyValueBuffers } from '../kv/key-value-buffers.js';
 import type { Binding } from '../session/native/binding.js';
 import type { ResidentTensor } from '../session/native/resident-tensor.js';
+import { rowFeeds } from '../signature/row-feeds.js';
+import type { DecoderSignature } from '../signature/signature.js';
 import { asFloat32 } from '../tensor/make.js';
 import type { TensorOf, TensorValue } from '../tensor/types.js';
 import { type Logits, logitsShape } from './logits.js';
-import { rowFeeds } from './row-feeds.js';
-import type { DecoderSignature } from './signature.js';
 
 export interface InPlaceStep {
   /** The new tokens of each row; rows of different length are padded on the right for the graph. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { padLeft, positions } from './batch.js';
+import { padLeft, positions } from './padding.js';
 
 describe('padLeft', () => {
   it('aligns the ends', () => {

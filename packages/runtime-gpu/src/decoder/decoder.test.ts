@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { argmax } from '../generate/sampling.js';
 import { golden, maxAbsDifference, testdata } from '../test/fixtures.js';
-import { DecoderSession, type Logits } from './decoder.js';
-import { argmax } from './sampling.js';
+import { DecoderSession } from './decoder.js';
+import type { Logits } from './logits.js';
 
 const opened: DecoderSession[] = [];
 async function open(path: string): Promise<DecoderSession> {

@@ -1,7 +1,7 @@
 import type { ValueInfo } from '../session/types.js';
 import { integerTensor, zeroTensor } from '../tensor/make.js';
 import type { TensorValue } from '../tensor/types.js';
-import { positions } from './batch.js';
+import { positions } from './padding.js';
 import type { DecoderInputs, PastInput } from './signature.js';
 
 export interface FeedRequest {
