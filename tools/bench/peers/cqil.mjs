@@ -7,7 +7,8 @@ const [file = '', threads = '2', binding = 'native'] = process.argv.slice(2);
 await serveEngine(async () => {
   const decoder = await DecoderSession.open(file, {
     threads: Number(threads),
-    binding: binding === 'node' ? 'node' : 'native',
+    // onnxruntime-node as a program of the user's has it.
+    ...(binding === 'node' ? { binding, config: { 'session.force_spinning_stop': '0' } } : {}),
   });
   return {
     async run({ prompt, decode }) {
