@@ -57,10 +57,17 @@ export function vitestCounts(file, exitCode) {
   return { passed: report.numPassedTests, failed: failures.length, failures };
 }
 
+/** Enough of a reason to find it again by: of a property test, what it failed for. */
+const LINES = 4;
+
 /** @param {string} what @param {string | undefined} why */
 function told(what, why) {
-  const [first = ''] = (why ?? '').split('\n');
-  return first === '' ? what : `${what}: ${first}`;
+  const lines = (why ?? '').split('\n').filter((line) => !/^\s*at /.test(line));
+  const reason = lines
+    .slice(0, LINES)
+    .map((line) => line.trim().slice(0, 300))
+    .join(' | ');
+  return reason === '' ? what : `${what}: ${reason}`;
 }
 
 /** @param {readonly Counts[]} parts @returns {Counts} */

@@ -25,10 +25,18 @@ describe('what a run of vitest comes to', () => {
       numPassedTests: 2,
       testResults: [
         { name: 'a.ts', status: 'passed', assertionResults: [test('works'), test('works, too')] },
-        { name: 'b.ts', status: 'failed', assertionResults: [test('breaks', ['Error: no\n  at b.ts:3'])] },
+        {
+          name: 'b.ts',
+          status: 'failed',
+          assertionResults: [test('breaks', ['Error: no\n  { seed: 1 }\n  at b.ts:3'])],
+        },
       ],
     };
-    expect(counts(report, 1)).toEqual({ passed: 2, failed: 1, failures: ['b.ts > breaks: Error: no'] });
+    expect(counts(report, 1)).toEqual({
+      passed: 2,
+      failed: 1,
+      failures: ['b.ts > breaks: Error: no | { seed: 1 }'],
+    });
   });
 
   it('counts a file that could not be run, a bad end, and a report that is not there', () => {
