@@ -1,6 +1,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cp, readFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { tinyModel } from '../packages/plugin-openai/src/test/tiny-model.js';
@@ -84,6 +84,24 @@ describe('serve', () => {
     expect(await readFile(at('keys'), 'utf8')).toContain('from-file');
   });
 
+  it('lets a variant draft, before each step or at the same time, and answers the same', async () => {
+    const said = async (...words: string[]) => {
+      const { url } = await serve([at('tiny'), '--no-variants', '--no-page', ...words]);
+      await loaded(url);
+      const asked = { model: 'tiny', prompt: 'one two three', max_tokens: 40, temperature: 0 };
+      const answer = await post(`${url}/v1/completions`, asked);
+      return (await answer.json()) as { choices: [{ text: string }]; timings: { draft_n?: number } };
+    };
+    const plain = await said();
+    const before = await said('--draft', at('tiny-4'));
+    expect(before.choices).toEqual(plain.choices);
+    expect([plain.timings.draft_n, before.timings.draft_n]).toEqual([undefined, expect.any(Number)]);
+    if (availableParallelism() < 2) return;
+    const beside = await said('--draft', at('tiny-4'), '--draft-threads', '1');
+    expect(beside.choices).toEqual(plain.choices);
+    expect(beside.timings.draft_n).toEqual(expect.any(Number));
+  });
+
   it('refuses to start with what cannot work', async () => {
     writeFileSync(at('empty'), '\n# none\n');
     const refused = async (...args: string[]) => {
@@ -96,6 +114,9 @@ describe('serve', () => {
     expect(await refused(at('nowhere'), '--port', '0')).toBe('MODEL_NOT_FOUND');
     expect(await refused(at('tiny'), '--port', '0', '--draft', at('nowhere'))).toBe('MODEL_NOT_FOUND');
     expect(await refused(at('tiny'), '--draft-threads', '1')).toBe('DRAFT_THREADS_UNUSED');
+    expect(await refused(at('tiny'), '--draft', at('tiny'))).toBe('DRAFT_MODEL_SAME');
+    const many = ['--draft', at('empty'), '--draft-threads', '4096'];
+    expect(await refused(at('tiny'), ...many)).toBe('DRAFT_THREADS_TOO_MANY');
     const { url } = await serve([at('tiny')]);
     expect(await refused(at('tiny'), '--port', new URL(url).port)).toBe('LISTEN_FAILED');
   });

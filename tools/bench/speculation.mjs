@@ -37,6 +37,10 @@ if (folder === undefined || drafting === undefined) {
 }
 const threads = Number(values.threads);
 const beside = Number(values['draft-threads']);
+if (!(beside >= 1 && beside < threads)) {
+  console.error(`--draft-threads must be from 1 to ${threads - 1}: the rest is the model's.`);
+  process.exit(2);
+}
 const maxTokens = Number(values.tokens);
 const maxDraft = Number(values['max-draft']);
 

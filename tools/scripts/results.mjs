@@ -26,7 +26,7 @@ export function writeCounts(name, counts) {
 /** What a script left behind; a script that died before it could counts as one failure. @param {string} name @returns {Counts} */
 export function takeCounts(name) {
   const file = resultFile(name);
-  if (!existsSync(file)) return { passed: 0, failed: 1 };
+  if (!existsSync(file)) return { passed: 0, failed: 1, failures: [`${name} left no counts`] };
   const counts = JSON.parse(readFileSync(file, 'utf8'));
   rmSync(file);
   return counts;

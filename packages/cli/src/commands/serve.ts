@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import { UsageError } from '@cqil/core';
 import type {
   FolderSource,
@@ -14,7 +15,7 @@ import { byteCount, manyTexts, oneText, wholeNumber } from '../options.js';
 
 /** Keys that come from nowhere else: one, or several with commas between. */
 const KEYS_VARIABLE = 'CQIL_API_KEYS';
-const PROMPT_LOOKUP = 'prompt-lookup';
+const PROMPT_LOOKUP = 'prompt-lookup' as const;
 
 export const serve = defineCommand({
   command: 'serve <models..>',
@@ -181,30 +182,51 @@ export const serve = defineCommand({
   },
 });
 
-/** The threads of the model, and what drafts for it; models that compute at the same time share the processors. */
+/**
+ * The threads of the model, and what drafts for it; models that compute at the same time share the processors.
+ *
+ * @throws UsageError `DRAFT_THREADS_UNUSED`, `DRAFT_THREADS_TOO_MANY`, `DRAFT_MODEL_SAME`
+ */
 function sessionsOf(args: {
+  readonly models: readonly string[];
   readonly threads: number | undefined;
   readonly draft: string | undefined;
   readonly draftThreads: number | undefined;
 }): Pick<ModelFolderOptions, 'draft' | 'session'> {
-  const { threads, draft, draftThreads } = args;
-  const session = (count: number | undefined) => (count === undefined ? {} : { session: { threads: count } });
-  const byModel = draft !== undefined && draft !== PROMPT_LOOKUP;
-  if (!byModel && draftThreads !== undefined) {
-    throw new UsageError('DRAFT_THREADS_UNUSED', '--draft-threads is for a drafting model.', {
-      expected: '--draft with the folder of a model',
-      found: draft === undefined ? 'no --draft' : `--draft ${draft}`,
-      hint: 'leave --draft-threads out, or name a model by --draft',
+  const { models, threads, draft, draftThreads } = args;
+  const own = threads === undefined ? {} : { session: { threads } };
+  if (draft === undefined || draft === PROMPT_LOOKUP) {
+    if (draftThreads !== undefined) {
+      throw new UsageError('DRAFT_THREADS_UNUSED', '--draft-threads is for a drafting model.', {
+        expected: '--draft with the folder of a model',
+        found: draft === undefined ? 'no --draft' : `--draft ${draft}`,
+        hint: 'leave --draft-threads out, or name a model by --draft',
+      });
+    }
+    return { ...own, ...(draft === undefined ? {} : { draft }) };
+  }
+  if (models.every((model) => resolve(model) === resolve(draft))) {
+    throw new UsageError('DRAFT_MODEL_SAME', 'A model cannot draft for itself.', {
+      expected: 'a faster model of the same tokenizer: in fewer bits, or by a plan',
+      found: draft,
+      hint: 'name another folder by --draft, or draft by prompt-lookup',
     });
   }
-  if (draft === undefined) return session(threads);
-  if (!byModel) return { ...session(threads), draft: PROMPT_LOOKUP };
-  if (draftThreads === undefined)
-    return { ...session(threads), draft: { folder: draft, ...session(threads) } };
-  const left = Math.max(1, availableParallelism() - draftThreads);
+  if (draftThreads === undefined) return { ...own, draft: { folder: draft, ...own } };
+  const processors = availableParallelism();
+  const left = threads ?? processors - draftThreads;
+  if (left < 1) {
+    throw new UsageError('DRAFT_THREADS_TOO_MANY', 'The drafting model leaves no processor to the model.', {
+      expected: `--draft-threads of at most ${processors - 1}`,
+      found: String(draftThreads),
+      hint: 'give fewer, or leave --draft-threads out: both models then have all processors in turn',
+    });
+  }
+  // Together they have all processors: the threads of neither may look for work where the other computes.
+  const session = (count: number) => ({ threads: count, config: { 'session.force_spinning_stop': '1' } });
   return {
-    ...session(threads ?? left),
-    draft: { folder: draft, asynchronous: true, ...session(draftThreads) },
+    session: session(left),
+    draft: { folder: draft, asynchronous: true, session: session(draftThreads) },
   };
 }
 

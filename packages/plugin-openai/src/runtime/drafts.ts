@@ -2,8 +2,9 @@ import { resolve } from 'node:path';
 import { UsageError } from '@cqil/core';
 import { openDecoder, PrefixCache, type SessionOptions, type SpeculateOptions } from '@cqil/runtime-gpu';
 import { z } from 'zod';
+import { Vocabulary } from '../text/vocabulary.js';
 import { cacheBytesPerToken, modelFiles, weightBytes } from './memory.js';
-import { configSchema, graphOf, read, readText } from './model-folder.js';
+import { configSchema, contextLengthOf, graphOf, read } from './model-folder.js';
 
 /** A faster model of the same tokenizer: one by a plan, or of coarser weights. */
 export interface DraftModel {
@@ -21,75 +22,84 @@ export interface DraftModel {
 /** Where a model's drafts come from, and what has to be freed with it. */
 export interface Drafts {
   readonly speculate: SpeculateOptions;
+  /** Tokens of prompt and answer that they can be made behind. */
+  readonly contextLength: number;
   /** About the memory that they take. */
   readonly bytes: number;
   dispose(): Promise<void>;
 }
 
+export interface DraftedModel {
+  readonly folder: string;
+  /** What is opened as a decoder. */
+  readonly graph: string;
+  readonly vocabulary: Vocabulary;
+}
+
 /**
- * Opens what drafts for the model in `root`; a model that is its own drafter has none.
+ * Opens what drafts for a model; one that is its own drafter has none.
  *
  * @throws UsageError `DRAFT_MODEL_MISMATCH` for another tokenizer; what `openDecoder` throws
  */
 export async function openDrafts(
-  root: string,
+  model: DraftedModel,
   draft: 'prompt-lookup' | DraftModel | undefined,
 ): Promise<Drafts | undefined> {
   if (draft === undefined) return undefined;
   if (draft === 'prompt-lookup') {
-    return { speculate: { drafter: 'prompt' }, bytes: 0, dispose: async () => {} };
+    const none = { bytes: 0, dispose: async () => {} };
+    return { speculate: { drafter: 'prompt' }, contextLength: Number.POSITIVE_INFINITY, ...none };
   }
-  const folder = resolve(draft.folder);
-  if (folder === root) return undefined;
-  const graph = await graphOf(folder, draft.graph);
+  const { folder, graph } = await placeOf(draft);
+  if (graph === model.graph) return undefined;
   const config = await read(folder, 'config.json', configSchema);
-  await checkTokenizer(root, folder);
+  const vocabulary = new Vocabulary(await read(folder, 'tokenizer.json', z.looseObject({})));
+  // Drafts are tokens: both models must mean the same by a number.
+  if (!vocabulary.equals(model.vocabulary)) {
+    throw new UsageError(
+      'DRAFT_MODEL_MISMATCH',
+      `The model in ${folder} cannot draft for the one in ${model.folder}.`,
+      {
+        expected: 'a model of the same tokenizer, such as one that was made of it by a plan',
+        found: `tokenizers of ${model.vocabulary.size} and ${vocabulary.size} tokens that are not the same`,
+        hint: 'draft with another model, or by prompt lookup',
+      },
+    );
+  }
   const weights = weightBytes(await modelFiles(folder, graph));
   const drafter = await openDecoder(graph, draft.session ?? {});
   const cache = new PrefixCache();
   return {
     speculate: { drafter, cache, asynchronous: draft.asynchronous === true },
+    contextLength: contextLengthOf(config) ?? Number.POSITIVE_INFINITY,
     get bytes() {
       return weights + cache.ids.length * cacheBytesPerToken(config);
     },
     async dispose() {
-      cache.dispose();
       await drafter.dispose();
+      cache.dispose();
     },
   };
 }
 
-/** About the bytes that drafts for the model in `root` take, with caches of `tokens` tokens. @throws as `openDrafts` */
+/**
+ * About the bytes that drafts take for the model that `graph` is, with caches of `tokens` tokens.
+ *
+ * @throws as `openDrafts`
+ */
 export async function draftsMemory(
-  root: string,
+  graph: string,
   draft: 'prompt-lookup' | DraftModel | undefined,
   tokens: number,
 ): Promise<number> {
   if (draft === undefined || draft === 'prompt-lookup') return 0;
-  const folder = resolve(draft.folder);
-  if (folder === root) return 0;
-  const config = await read(folder, 'config.json', configSchema);
-  const files = await modelFiles(folder, await graphOf(folder, draft.graph));
-  return weightBytes(files) + tokens * cacheBytesPerToken(config);
+  const place = await placeOf(draft);
+  if (place.graph === graph) return 0;
+  const config = await read(place.folder, 'config.json', configSchema);
+  return weightBytes(await modelFiles(place.folder, place.graph)) + tokens * cacheBytesPerToken(config);
 }
 
-const tokenizerSchema = z.looseObject({ model: z.looseObject({ vocab: z.unknown() }) });
-
-/** Drafts are tokens: both models must mean the same by a number. */
-async function checkTokenizer(root: string, folder: string): Promise<void> {
-  const texts = await Promise.all([root, folder].map((place) => readText(place, 'tokenizer.json')));
-  if (texts[0] === texts[1]) return;
-  const [own, theirs] = await Promise.all(
-    [root, folder].map(async (place) => (await read(place, 'tokenizer.json', tokenizerSchema)).model.vocab),
-  );
-  if (JSON.stringify(own) === JSON.stringify(theirs)) return;
-  throw new UsageError(
-    'DRAFT_MODEL_MISMATCH',
-    `The model in ${folder} cannot draft for the one in ${root}.`,
-    {
-      expected: 'a model of the same tokenizer, such as one that was made of it by a plan',
-      found: 'tokenizers of different vocabularies',
-      hint: 'draft with another model, or by prompt lookup',
-    },
-  );
+async function placeOf(draft: DraftModel): Promise<{ folder: string; graph: string }> {
+  const folder = resolve(draft.folder);
+  return { folder, graph: await graphOf(folder, draft.graph) };
 }

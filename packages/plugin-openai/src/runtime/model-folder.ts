@@ -13,6 +13,12 @@ export const configSchema = z.looseObject({
   n_positions: z.number().int().positive().nullish(),
   eos_token_id: idsSchema,
 });
+
+/** The most tokens that the model was made for; `undefined` where its config does not say. */
+export function contextLengthOf(config: z.infer<typeof configSchema>): number | undefined {
+  return config.max_position_embeddings ?? config.n_positions ?? undefined;
+}
+
 /** What is opened as a decoder: a partition's folder as a whole, unless a graph is named. */
 export async function graphOf(root: string, named: string | undefined): Promise<string> {
   if (named === undefined && (await isPartition(root))) return root;

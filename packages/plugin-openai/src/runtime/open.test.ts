@@ -259,7 +259,9 @@ describe('openTextModel', () => {
     await using plain = await openTextModel(tiny.folder, { graph });
     await using drafting = await openTextModel(tiny.folder, { graph, draft });
     for (const more of [{}, sampled]) {
-      expect((await said(drafting, more)).text).toBe((await said(plain, more)).text);
+      const [expected, got] = [await said(plain, more), await said(drafting, more)];
+      expect(got.text).toBe(expected.text);
+      expect([expected.drafts, got.drafts]).toEqual([undefined, expect.anything()]);
     }
     await using inTurn = await openTextModel(tiny.folder, {
       graph,
@@ -274,7 +276,18 @@ describe('openTextModel', () => {
       textModelMemory(tiny.folder, { graph, draft }),
     ]);
     expect(both).toBeGreaterThan(alone);
-    // A model that would be its own drafter answers without.
+    // Past what the drafter was made for there are no drafts.
+    using short = tinyModel({ max_position_embeddings: 64 });
+    cpSync(GROUPED, join(short.folder, 'gqa'), { recursive: true });
+    await using limited = await openTextModel(tiny.folder, { graph, draft: { folder: short.folder, graph } });
+    expect((await said(limited, {})).drafts).toBeUndefined();
+    expect((await said(limited, { maxTokens: 64 - promptIds.length })).drafts).toBeDefined();
+    // Another graph of the same folder can draft; a model that would be its own drafter answers without.
+    await using beside = await openTextModel(tiny.folder, {
+      graph,
+      draft: { folder: tiny.folder, graph: 'onnx/model.onnx' },
+    });
+    expect((await said(beside, {})).drafts).toBeDefined();
     await using itself = await openTextModel(own.folder, { graph, draft });
     expect((await said(itself, {})).drafts).toBeUndefined();
   });

@@ -3,6 +3,7 @@ import { basename, resolve } from 'node:path';
 import { CqilError, UsageError } from '@cqil/core';
 import {
   BatchedDecoder,
+  checkSpeculation,
   type DecoderSession,
   InferenceError,
   openDecoder,
@@ -14,9 +15,17 @@ import { ModelLostError, type TextModel, type TextPiece, type TextRequest } from
 import { ThreadedTokenizer } from '../text/tokenizer.js';
 import { Vocabulary } from '../text/vocabulary.js';
 import { ChatTemplate, templateSchema } from './chat-template.js';
-import { type DraftModel, draftsMemory, openDrafts } from './drafts.js';
+import { type DraftModel, type Drafts, draftsMemory, openDrafts } from './drafts.js';
 import { cacheBytesPerToken, modelFiles, weightBytes } from './memory.js';
-import { configSchema, graphOf, idsSchema, notFound, read, readText } from './model-folder.js';
+import {
+  configSchema,
+  contextLengthOf,
+  graphOf,
+  idsSchema,
+  notFound,
+  read,
+  readText,
+} from './model-folder.js';
 import { pieces, type RuntimeModel } from './pieces.js';
 import { PrefixPool } from './prefix-pool.js';
 
@@ -72,7 +81,8 @@ const tokenizerSchema = z.looseObject({
  *
  * Generating throws a `ModelLostError` once the model cannot go on.
  *
- * @throws UsageError `MODEL_NOT_FOUND`; ModelFormatError `MODEL_CONFIG_INVALID`; InferenceError
+ * @throws UsageError `MODEL_NOT_FOUND`, `DRAFT_MODEL_MISMATCH`; ModelFormatError `MODEL_CONFIG_INVALID`; InferenceError,
+ *   `SPECULATION_UNSUPPORTED` among them
  * @example
  * const model = await openTextModel('./models/SmolLM2-135M-Instruct', { id: 'smollm2' });
  */
@@ -97,8 +107,8 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     eos_token: contentOf(tokenizerConfig.eos_token),
   });
   const eosIds = [generation.eos_token_id ?? config.eos_token_id ?? []].flat();
-  const contextLength = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
-  if (contextLength === undefined || contextLength === null) {
+  const contextLength = options.contextLength ?? contextLengthOf(config);
+  if (contextLength === undefined) {
     throw new UsageError('CONTEXT_LENGTH_UNKNOWN', `${root} does not say how long its context is.`, {
       expected: '`max_position_embeddings` in config.json',
       found: 'none',
@@ -110,14 +120,14 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
   });
   const weights = weightBytes(await modelFiles(root, graph));
   const perToken = cacheBytesPerToken(config);
-  const drafts = await openDrafts(root, options.draft);
+  const drafts = await openDrafts({ folder: root, graph, vocabulary }, options.draft);
   const decoder = await openDecoder(graph, options.session ?? {}).catch(async (cause: unknown) => {
     await drafts?.dispose();
     throw cause;
   });
 
   const { parallel = PARALLEL, keptPrefixes = KEPT_PREFIXES } = options;
-  const batched = await joined(decoder, parallel, keptPrefixes).catch(async (cause: unknown) => {
+  const batched = await joined(decoder, parallel, keptPrefixes, drafts).catch(async (cause: unknown) => {
     await Promise.all([decoder.dispose(), drafts?.dispose()]);
     throw cause;
   });
@@ -147,7 +157,9 @@ export async function openTextModel(folder: string, options: TextModelOptions = 
     running += 1;
     try {
       // Several tokens of one sequence are a step of their own, which holds up the others.
-      yield* pieces(runtime, request, { speculate: running === 1 ? drafts?.speculate : undefined });
+      const alone =
+        running === 1 && request.promptIds.length + request.maxTokens <= (drafts?.contextLength ?? 0);
+      yield* pieces(runtime, request, { speculate: alone ? drafts?.speculate : undefined });
     } catch (cause) {
       throw cause instanceof InferenceError && LOST.has(cause.code)
         ? new ModelLostError(`The model in ${root} broke down.`, { cause })
@@ -194,13 +206,13 @@ export async function textModelMemory(folder: string, options: TextModelOptions 
   const root = resolve(folder);
   const config = await read(root, 'config.json', configSchema);
   const { parallel = PARALLEL, keptPrefixes = KEPT_PREFIXES } = options;
-  const context = options.contextLength ?? config.max_position_embeddings ?? config.n_positions;
+  const context = options.contextLength ?? contextLengthOf(config);
   const tokens = (parallel + keptPrefixes) * Math.min(context ?? USUAL_TOKENS, USUAL_TOKENS);
-  const files = await modelFiles(root, await graphOf(root, options.graph));
+  const graph = await graphOf(root, options.graph);
   return (
-    weightBytes(files) +
+    weightBytes(await modelFiles(root, graph)) +
     tokens * cacheBytesPerToken(config) +
-    (await draftsMemory(root, options.draft, USUAL_TOKENS))
+    (await draftsMemory(graph, options.draft, USUAL_TOKENS))
   );
 }
 
@@ -209,7 +221,9 @@ async function joined(
   decoder: DecoderSession,
   parallel: number,
   keptPrefixes: number,
+  drafts: Drafts | undefined,
 ): Promise<BatchedDecoder | undefined> {
+  if (drafts !== undefined) checkSpeculation(decoder, drafts.speculate);
   if (parallel === 1) return undefined;
   let batched: BatchedDecoder;
   try {

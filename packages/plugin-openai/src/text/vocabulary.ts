@@ -44,6 +44,13 @@ export class Vocabulary {
     return this.#tokens.length;
   }
 
+  /** Whether both mean the same by every token. */
+  equals(other: Vocabulary): boolean {
+    if (this.kind !== other.kind || this.size !== other.size) return false;
+    for (let id = 0; id < this.size; id++) if (this.#tokens[id] !== other.#tokens[id]) return false;
+    return true;
+  }
+
   /** The bytes that a token stands for; none where there is no such token. */
   bytes(id: number): Uint8Array {
     const token = this.#tokens[id] ?? '';

@@ -204,6 +204,68 @@ describe('drafting while the model computes', () => {
     expect(ended).toBeGreaterThanOrEqual(speculation!.cancelled!);
   });
 
+  it('goes on after an end that it drafted and the model did not mean', async () => {
+    const END = 49;
+    const right = hashedRule(49, 3);
+    const padded: Rule = (context) =>
+      Float32Array.from({ length: 50 }, (_, id) => right(context)[id] ?? -100);
+    // Right but for an end in one place early on.
+    const near: Rule = (context) => {
+      const logits = padded(context);
+      if (context.length === 12) logits[END] = 100;
+      return logits;
+    };
+    const model = new FakeModel(padded, turns([6]));
+    const { speculation } = await generate(model, {
+      promptIds: [1, 2],
+      maxTokens: 200,
+      eosIds: [END],
+      speculate: { drafter: new FakeModel(near), asynchronous: true, adapt: false, maxDraft: 1 },
+    });
+    expect(speculation!.passes).toBeGreaterThan(80);
+  });
+
+  it('counts a step that is ended once, however long its end takes', async () => {
+    const right = hashedRule(50, 3);
+    const wrong: Rule = (context) => right(context).map((logit) => -logit);
+    let ended = 0;
+    const drafter = new FakeModel(wrong, turns([2, 2, 2, 100]));
+    const forward = drafter.forward.bind(drafter);
+    drafter.forward = async (request) => {
+      request.signal?.addEventListener('abort', () => ended++);
+      return forward(request);
+    };
+    const { speculation } = await generate(new FakeModel(right, turns([10])), {
+      promptIds: [1, 2],
+      maxTokens: 100,
+      speculate: { drafter, asynchronous: true, adapt: false },
+    });
+    expect(speculation!.cancelled).toBeGreaterThan(0);
+    // One more may be under way when the answer ends.
+    expect(ended - speculation!.cancelled!).toBeGreaterThanOrEqual(0);
+    expect(ended - speculation!.cancelled!).toBeLessThanOrEqual(1);
+  });
+
+  it('gives up on a drafter that is not through the prompt when the answer is, and keeps what was read', async () => {
+    let now = 0;
+    const rule = hashedRule(50, 3);
+    const promptIds = Array.from({ length: 2000 }, (_, i) => i % 50);
+    const model = new FakeModel(rule, async () => {
+      now += 10;
+      await turns([1])();
+    });
+    // The whole prompt takes longer than some tens of tokens.
+    const drafter = new FakeModel(rule, turns([8]));
+    using cache = new PrefixCache();
+    const run = async () => {
+      const speculate = { drafter, cache, asynchronous: true, clock: () => now };
+      return (await generate(model, { promptIds, maxTokens: 40, speculate })).speculation!;
+    };
+    expect((await run()).declined).toBeGreaterThan(5);
+    expect(cache.ids.length).toBeGreaterThan(0);
+    expect(Math.max(...drafter.calls)).toBeLessThanOrEqual(256);
+  });
+
   it('rests where it costs more than it brings, and is tried again', async () => {
     let now = 0;
     const right = hashedRule(50, 3);

@@ -81,8 +81,8 @@ const FIRST_CHUNK = 16;
  * Leaving the loop frees what the generation holds; a step of the model that runs is waited for.
  *
  * With `speculate` the tokens are chosen as without: by the same logits, greedily, or with the same distribution.
- * Drafts from the prompt leave even the draws of a seed as they are. With a drafting model the draws differ from
- * those without one; given a seed they still repeat. "The same logits" is up to rounding: ONNX Runtime may use
+ * Drafts from the prompt, and those that a model makes beside, leave even the draws of a seed as they are. With a model that
+ * drafts before each pass the draws differ from those without one; given a seed they still repeat. "The same logits" is up to rounding: ONNX Runtime may use
  * other kernels for several positions than for one, whose results differ in the last bits, so that two tokens
  * that are all but equally likely may change places. `speculation.ties` counts where that could be.
  *
@@ -165,8 +165,11 @@ export async function* generateTokens(
       next = await pass(reader, chooser, speculator, { context, ends, room, vocabulary });
     }
   } finally {
-    await speculator?.release();
-    reader.release();
+    try {
+      await speculator?.release();
+    } finally {
+      reader.release();
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-export type { SpeculateOptions } from './drafts/options.js';
+export { checkSpeculation, type SpeculateOptions } from './drafts/options.js';
 export type { SpeculationStatistics } from './drafts/speculator.js';
 export {
   type GeneratedToken,

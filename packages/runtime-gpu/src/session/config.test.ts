@@ -9,6 +9,7 @@ describe('configuration entries', () => {
   it('let threads rest between runs where they take all processors', () => {
     const all = availableParallelism();
     expect(configEntries({})[STOP]).toBe('1');
+    expect(configEntries({ threads: 0 })[STOP]).toBe('1');
     expect(configEntries({ threads: all })[STOP]).toBe('1');
     expect(configEntries({ threads: all + 1 })[STOP]).toBe('1');
     if (all > 1) expect(configEntries({ threads: all - 1 })).toEqual({});

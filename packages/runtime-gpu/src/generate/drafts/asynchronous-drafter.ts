@@ -6,6 +6,10 @@ import { TokenHistory } from '../token-history.js';
 import type { Draft, DraftKind, DraftRequest, DraftSource } from './types.js';
 
 const KIND: DraftKind = { id: 0, chance: 0.7 };
+/** Tokens of a prompt that are read at once: what was read is not lost when the answer ends before the prompt does. */
+const CHUNK = 256;
+/** Passes that may go by while the prompt is read before they count as passes that drafts were of no use to. */
+const WARMING = 8;
 
 export interface AsynchronousDrafterOptions {
   readonly promptIds: readonly number[];
@@ -51,8 +55,11 @@ export class AsynchronousDrafter implements DraftSource {
   /** Known from the target's first logits on. */
   #vocabulary: number | undefined;
   #step: Step | undefined;
-  #running: Promise<void> | undefined;
+  #busy = false;
+  /** Of the last time that it was busy. */
+  #running: Promise<void> = Promise.resolve();
   #idle = true;
+  #warmed = 0;
   #resumed = false;
   #failure: { readonly error: unknown } | undefined;
   #cancelled = 0;
@@ -88,7 +95,7 @@ export class AsynchronousDrafter implements DraftSource {
     if (this.#failure !== undefined) throw this.#failure.error;
     return {
       ids: this.#tokens.slice(context.length, context.length + limit),
-      warming: this.#read < this.#options.promptIds.length,
+      warming: this.#read < this.#options.promptIds.length && this.#warmed++ < WARMING,
     };
   }
 
@@ -123,9 +130,10 @@ export class AsynchronousDrafter implements DraftSource {
     for (const id of this.#tokens.splice(length)) this.#history.remove(id);
     this.#rows = undefined;
     this.#read = Math.min(this.#read, length);
-    if (this.#step === undefined || this.#step.end <= length) return;
+    const step = this.#step;
+    if (step === undefined || step.abort.signal.aborted || step.end <= length) return;
     this.#cancelled++;
-    this.#step.abort.abort();
+    step.abort.abort();
   }
 
   #push(id: number): void {
@@ -135,7 +143,9 @@ export class AsynchronousDrafter implements DraftSource {
   }
 
   #wake(): void {
-    if (this.#running === undefined && this.#hasWork()) this.#running = this.#run();
+    if (this.#busy || !this.#hasWork()) return;
+    this.#busy = true;
+    this.#running = this.#run();
   }
 
   async #run(): Promise<void> {
@@ -148,7 +158,7 @@ export class AsynchronousDrafter implements DraftSource {
       this.#failure = { error };
     } finally {
       // In the same turn as the last look for work, so that nobody who brings some takes this for going on.
-      this.#running = undefined;
+      this.#busy = false;
     }
   }
 
@@ -163,22 +173,25 @@ export class AsynchronousDrafter implements DraftSource {
     return !(generated && this.#options.ends.has(this.#tokens.at(-1)!));
   }
 
-  /** Reads what has not been read, as one step of the model. */
+  /** Reads on, as one step of the model. */
   async #advance(): Promise<void> {
     const reader = this.#reader;
     if (!this.#resumed) {
       this.#resumed = true;
       this.#read = reader.resume(this.#tokens);
     }
-    const end = this.#tokens.length;
+    const all = this.#tokens.length;
     // A step that was ended late may have read more than it told. The logits behind the last token are wanted, so
     // that it is read again where they are gone.
-    reader.rewind(Math.min(reader.agreement(this.#tokens, this.#read), end - 1));
+    reader.rewind(Math.min(reader.agreement(this.#tokens, this.#read), all - 1));
+    const end = Math.min(all, reader.length + CHUNK);
     const abort = new AbortController();
     const step: Step = { end, abort };
     this.#step = step;
     try {
-      const rows = await reader.read(this.#tokens.slice(reader.length), 'last', { signal: abort.signal });
+      const rows = await reader.read(this.#tokens.slice(reader.length, end), 'last', {
+        signal: abort.signal,
+      });
       // Tokens that were cut off since are not to be taken for read.
       if (abort.signal.aborted) return;
       this.#read = end;

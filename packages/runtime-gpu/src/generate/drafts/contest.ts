@@ -51,7 +51,7 @@ export class Contest implements Pace {
   }
 
   record({ kind, accepted, time }: PassRecord): void {
-    // A pass at the very end has no room for drafts, and belongs to neither way.
+    // While drafts are wanted, a pass at the very end, which has no room for any, says nothing.
     const way = kind === undefined ? 'plain' : 'drafts';
     if (time === undefined || way !== this.#way) return;
     if (this.#settling > 0) {
