@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { anyClock } from '../test/any-clock.js';
 import { FakeModel, hashedRule, type Rule } from '../test/fake-model.js';
 import type { SpeculateOptions } from './drafts/options.js';
 import { type GenerateOptions, generate, generateTokens } from './generate.js';
@@ -16,15 +17,6 @@ function turns(counts: readonly number[]): () => Promise<void> {
 }
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
-
-function anyClock(times: readonly number[]): () => number {
-  let now = 0;
-  let i = 0;
-  return () => {
-    now += times[i++ % times.length]!;
-    return now;
-  };
-}
 
 const durations = fc.array(fc.integer({ min: 0, max: 6 }), { minLength: 1, maxLength: 8 });
 const worlds = fc.record({

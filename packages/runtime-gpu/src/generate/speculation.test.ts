@@ -1,18 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
+import { anyClock } from '../test/any-clock.js';
 import { FakeModel, hashedRule, type Rule } from '../test/fake-model.js';
 import type { SpeculateOptions } from './drafts/options.js';
 import { type GenerateOptions, generate, generateTokens } from './generate.js';
-
-/** Numbers in place of the process's clock: any, so that the pacing does anything. */
-function anyClock(times: readonly number[]): () => number {
-  let now = 0;
-  let i = 0;
-  return () => {
-    now += times[i++ % times.length]!;
-    return now;
-  };
-}
 
 const VOCABULARY = 5;
 const worlds = fc.record({
