@@ -131,7 +131,7 @@ export const serve = defineCommand({
       import('pino'),
     ]);
     const settings = {
-      ...sessionsOf(args),
+      ...(await sessionsOf(args)),
       ...(args.parallel === undefined ? {} : { parallel: args.parallel }),
     };
     const folders: ModelFolder[] = [];
@@ -187,12 +187,12 @@ export const serve = defineCommand({
  *
  * @throws UsageError `DRAFT_THREADS_UNUSED`, `DRAFT_THREADS_TOO_MANY`, `DRAFT_MODEL_SAME`
  */
-function sessionsOf(args: {
+async function sessionsOf(args: {
   readonly models: readonly string[];
   readonly threads: number | undefined;
   readonly draft: string | undefined;
   readonly draftThreads: number | undefined;
-}): Pick<ModelFolderOptions, 'draft' | 'session'> {
+}): Promise<Pick<ModelFolderOptions, 'draft' | 'session'>> {
   const { models, threads, draft, draftThreads } = args;
   const own = threads === undefined ? {} : { session: { threads } };
   if (draft === undefined || draft === PROMPT_LOOKUP) {
@@ -212,7 +212,14 @@ function sessionsOf(args: {
       hint: 'name another folder by --draft, or draft by prompt-lookup',
     });
   }
-  if (draftThreads === undefined) return { ...own, draft: { folder: draft, ...own } };
+  if (draftThreads === undefined) {
+    // As many as ONNX Runtime would take, but without its own binding to processors: the threads of both models would be bound
+    // to the same ones.
+    const { readHardware } = await import('@cqil/runtime-gpu');
+    const { physicalCores, cores } = await readHardware();
+    const session = { threads: threads ?? physicalCores ?? cores };
+    return { session, draft: { folder: draft, session } };
+  }
   const processors = availableParallelism();
   const left = threads ?? processors - draftThreads;
   if (left < 1) {

@@ -85,7 +85,10 @@ describe('readHardware', () => {
       await mkdir(path.dirname(file), { recursive: true });
       await writeFile(file, text);
     };
-    await put('proc/cpuinfo', 'processor: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n');
+    const processor = (id: number, core: number) =>
+      `processor\t: ${id}\nphysical id\t: 0\ncore id\t\t: ${core}\nflags\t\t: fpu avx2 avx512f avx512_vnni\n`;
+    // Two threads of one core.
+    await put('proc/cpuinfo', [processor(0, 3), processor(1, 3)].join('\n'));
     await put('sys/fs/cgroup/cpu.max', '150000 100000\n');
     await put('sys/fs/cgroup/memory.max', '1073741824\n');
     await put('sys/devices/system/node/node0/cpulist', '0-3');
@@ -105,6 +108,7 @@ describe('readHardware', () => {
   it('reads limits, nodes, instructions, GPUs and drivers', async () => {
     expect(await readHardware(root)).toMatchObject({
       cpuLimit: 1.5,
+      physicalCores: 1,
       memoryLimitBytes: 2 ** 30,
       numaNodes: 2,
       instructionSets: ['avx2', 'avx512f', 'avx512_vnni'],
@@ -118,6 +122,7 @@ describe('readHardware', () => {
     const found = await readHardware(path.join(root, 'none'));
     expect(found).toMatchObject({ numaNodes: 1, gpus: [], vulkanDrivers: [], instructionSets: [] });
     expect(found).not.toHaveProperty('cpuLimit');
+    expect(found).not.toHaveProperty('physicalCores');
     expect(found).not.toHaveProperty('nvidiaDriver');
   });
 });

@@ -11,6 +11,8 @@ export interface Hardware {
   readonly cpu: string;
   /** Threads that this process may use at once. */
   readonly cores: number;
+  /** Cores that these threads are on, each counted once; absent where the system does not say. */
+  readonly physicalCores?: number;
   /** CPUs' worth of time that a container may use; absent without a limit. */
   readonly cpuLimit?: number;
   readonly memoryBytes: number;
@@ -40,6 +42,7 @@ export async function readHardware(root = '/'): Promise<Hardware> {
   const file = (name: string) => readFile(path.join(root, name), 'utf8').catch(() => undefined);
   const names = (folder: string) => readdir(path.join(root, folder)).catch((): string[] => []);
   const cpuInfo = (await file('proc/cpuinfo')) ?? '';
+  const physical = physicalCores(cpuInfo);
   const flags = new Set((/^(?:flags|Features)\s*:\s*(.*)$/m.exec(cpuInfo)?.[1] ?? '').split(/\s+/));
   const cpuLimit = quota(await file('sys/fs/cgroup/cpu.max'));
   const memoryLimit = Number.parseInt((await file('sys/fs/cgroup/memory.max')) ?? '', 10);
@@ -55,6 +58,7 @@ export async function readHardware(root = '/'): Promise<Hardware> {
     arch: process.arch,
     cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
     cores: os.availableParallelism(),
+    ...(physical === undefined ? {} : { physicalCores: physical }),
     ...(cpuLimit === undefined ? {} : { cpuLimit }),
     memoryBytes: os.totalmem(),
     ...(Number.isFinite(memoryLimit) ? { memoryLimitBytes: memoryLimit } : {}),
@@ -68,6 +72,17 @@ export async function readHardware(root = '/'): Promise<Hardware> {
       .map((name) => name.replace(/(_icd)?(\.\w+)?\.json$/, ''))
       .sort(),
   };
+}
+
+/** Pairs of socket and core in Linux's `/proc/cpuinfo`, of which threads of one core share one. */
+function physicalCores(cpuInfo: string): number | undefined {
+  const cores = new Set<string>();
+  for (const processor of cpuInfo.split(/\n\s*\n/)) {
+    const socket = /^physical id\s*:\s*(\d+)$/m.exec(processor)?.[1];
+    const core = /^core id\s*:\s*(\d+)$/m.exec(processor)?.[1];
+    if (socket !== undefined && core !== undefined) cores.add(`${socket}.${core}`);
+  }
+  return cores.size === 0 ? undefined : Math.min(cores.size, os.availableParallelism());
 }
 
 /** PCI devices of class 03 (display controllers); on macOS there is always one. */
