@@ -46,7 +46,7 @@ export function kindsOf(texts: readonly CostText[]): string[] {
 }
 
 /**
- * The windows of all texts in turn, one of each as long as it has any, so that every beginning of the list is a sample
+ * The windows of all texts in turn, one of each as long as there is one, so that every beginning of the list is a sample
  * of all of them.
  *
  * @param cuts numbers of windows behind which a batch ends; ascending

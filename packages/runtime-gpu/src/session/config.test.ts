@@ -15,7 +15,7 @@ describe('configuration entries', () => {
     if (all > 1) expect(configEntries({ threads: all - 1 })).toEqual({});
   });
 
-  it("are the caller's where he has any", () => {
+  it("give way to the caller's own", () => {
     expect(configEntries({ config: { [STOP]: '0', other: 'x' } })).toEqual({ [STOP]: '0', other: 'x' });
   });
 

@@ -1,4 +1,4 @@
-/** Numbers in place of the process's clock: any, so that the pacing does anything. */
+/** Made-up numbers in place of the process's clock: whatever the pacing makes of them. */
 export function anyClock(times: readonly number[]): () => number {
   let now = 0;
   let i = 0;

@@ -52,7 +52,7 @@ export function orderOf(
     .join();
 }
 
-/** A hidden interaction for each pair: any number, drawn from a seed, the same for the same pair. */
+/** A hidden interaction for each pair: a number drawn from a seed, the same for the same pair. */
 export function hiddenInteraction(seed: number, size: number): (a: Group, b: Group) => number {
   return (a, b) => size * (2 * noise(`${seed}/${nameOf(a)}/${nameOf(b)}`) - 1);
 }
