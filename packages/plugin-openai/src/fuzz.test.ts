@@ -6,7 +6,7 @@ import { scriptedModel } from './test/scripted.js';
 import { type TinyModel, tinyModel } from './test/tiny-model.js';
 
 /** How many requests of each kind; more find more. */
-const RUNS = Number(process.env.CQIL_FUZZ_RUNS ?? 250);
+const RUNS = Number(process.env.CQIL_FUZZ_RUNS ?? 2000);
 
 const PATHS = [
   '/v1/chat/completions',

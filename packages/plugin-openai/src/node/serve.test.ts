@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import OpenAI from 'openai';
@@ -83,6 +84,7 @@ describe('serve', () => {
 
   it.each([
     ['large headers', `GET /health HTTP/1.1\r\nx: ${'y'.repeat(40_000)}`, 431, 'headers_too_large'],
+    ['headers of 1 MB', `GET /health HTTP/1.1\r\nx: ${'y'.repeat(1 << 20)}`, 431, 'headers_too_large'],
     ['what is no HTTP', 'hello?\r\n\r\n', 400, 'invalid_http'],
   ])('answers %s in its own form', async (_what, bytes, status, code) => {
     const url = await start({ models: [scriptedModel([])] });
@@ -106,6 +108,24 @@ describe('serve', () => {
     const url = await start({ models: [scriptedModel([])] });
     const answer = await raw(url, 'TRACE /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
     expect(answer).toMatch(/^HTTP\/1\.1 405 [\s\S]*"code":"method_not_allowed"/);
+  });
+
+  it('answers 413 to 10 GB that are announced, and dripped, by the head alone', async () => {
+    const url = await start({ models: [scriptedModel([])] });
+    const { port, hostname } = new URL(url);
+    const socket = connect(Number(port), hostname);
+    let sent = 0;
+    socket.write(`POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${1e10}\r\n\r\n{`);
+    const drip = setInterval(() => socket.write(' ', () => sent++), 5);
+    try {
+      const [first] = (await once(socket, 'data')) as [Buffer];
+      expect(first.toString()).toMatch(/^HTTP\/1\.1 413 /);
+      expect(sent).toBeLessThan(100);
+    } finally {
+      clearInterval(drip);
+      socket.on('error', () => {}).destroy();
+    }
+    expect((await fetch(`${url}/health`)).status).toBe(200);
   });
 
   it('answers a body that never ends with 408', async () => {
