@@ -86,12 +86,15 @@ function withWork(profile: MachineProfile, factor: number): MachineProfile {
   const longer = <T extends { readonly seconds: number }>(found: readonly T[] | undefined): T[] | undefined =>
     found?.map((one) => ({ ...one, seconds: factor * one.seconds }));
   const device = (one: DeviceProfile): DeviceProfile => {
-    const { products, attention, elementwise, norms } = one;
+    const { products, attention, elementwise, norms, operators } = one;
     const measured = Object.entries({
       products: longer(products),
       attention: longer(attention),
       elementwise: longer(elementwise),
       norms: longer(norms),
+      operators:
+        operators &&
+        Object.fromEntries(Object.entries(operators).map(([name, points]) => [name, longer(points)])),
     }).filter(([, value]) => value !== undefined);
     return {
       ...one,

@@ -2,7 +2,15 @@ export { type Assignment, type AssignOptions, assignBranches } from './assign.js
 export { calibrateLaunch, calibrateWork } from './calibrate.js';
 export { datasheetNames, datasheetProfile } from './datasheets.js';
 export { type Exchange, exchangeSeconds } from './exchange.js';
-export { type Kernel, type KernelShapes, kernelShapes, type LayerPart, type Pass } from './kernels.js';
+export {
+  type Kernel,
+  type KernelShapes,
+  kernelShapes,
+  type LayerPart,
+  type Pass,
+  SMALL_OPERATORS,
+  type SmallOperator,
+} from './kernels.js';
 export { branchParallel, branchTeams, onOneDevice, type Placement, tensorParallel } from './placement.js';
 export {
   type Latency,

@@ -10,10 +10,20 @@ export interface Pass {
   readonly logits?: 'last' | 'all';
 }
 
+/** Kernels that take longer than an element-wise one of as many bytes, which a profile may have measured by themselves. */
+export const SMALL_OPERATORS = ['activation', 'split', 'sum'] as const;
+/**
+ * `activation`: x · sigmoid(x) and its like. `split`: gate and up, which one product gave, apart. `sum`: over blocks of
+ * an input.
+ */
+export type SmallOperator = (typeof SMALL_OPERATORS)[number];
+
 /** One kernel: what it computes and what it moves. */
 export interface Kernel {
   readonly name: string;
   readonly kind: 'product' | 'attention' | 'norm' | 'small';
+  /** Of a small one that is more than element-wise. */
+  readonly operator?: SmallOperator;
   readonly type: ElementType;
   /** Operations, a multiply-add counted as two. */
   readonly flops: number;
@@ -97,10 +107,27 @@ export function ffnKernels(shape: ModelShape, pass: Pass, part: LayerPart): Kern
   return [
     ...norms(shape, tokens),
     ...products(shape, tokens, hidden, inner),
-    ...small('activation', kernels.activation, shape, tokens * ffn),
+    ...activationKernels(shape, tokens * ffn),
     ...products(shape, tokens, ffn, { down: hidden }),
     ...small('residual', kernels.residual, shape, tokens * hidden),
   ];
+}
+
+/**
+ * Activation and product with the gate, of so many elements each. From three kernels on, gate and up come from one product
+ * and are cut apart first; what is one kernel or two is priced as element-wise kernels where no activation was measured.
+ */
+function activationKernels(shape: ModelShape, elements: number): Kernel[] {
+  const count = shape.kernels.activation;
+  if (count < 3) {
+    return small('activation', count, shape, elements).map((kernel, i) =>
+      i === 0 ? { ...kernel, operator: 'activation' as const } : kernel,
+    );
+  }
+  const [split, activation] = (['split', 'activation'] as const).map((operator, i) =>
+    elementwise(operator, 1, shape, (i === 0 ? 4 : 2) * elements).map((kernel) => ({ ...kernel, operator })),
+  );
+  return [...split!, ...activation!, ...elementwise('gate', count - 2, shape, 3 * elements)];
 }
 
 /** The lookup of the tokens' embeddings, and what is done once a pass. */
@@ -179,7 +206,10 @@ function products(
     ...found,
     // The input is seen as blocks, and those are summed.
     ...elementwise('blocks', 1, shape, 0),
-    ...elementwise('sums', 1, shape, m * (k + blocks)),
+    ...elementwise('sums', 1, shape, m * (k + blocks)).map((kernel) => ({
+      ...kernel,
+      operator: 'sum' as const,
+    })),
     ...entries.flatMap(([name, n]) => [
       product(`${name} offsets`, shape, m, blocks, n, offsets.bits),
       ...elementwise('add', 1, shape, 3 * m * n),

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { UsageError } from '../errors.js';
 import { formatPath, show, valueAt } from '../plan/path.js';
+import { SMALL_OPERATORS } from './kernels.js';
 import { ELEMENT_TYPES } from './shape.js';
 
 const text = z.string().min(1).max(200);
@@ -81,6 +82,10 @@ const deviceSchema = z.strictObject({
     .max(1000)
     .exactOptional()
     .meta({ description: 'The same of norms that add to the stream, which take longer for as many bytes.' }),
+  operators: z
+    .partialRecord(z.enum(SMALL_OPERATORS), z.array(elementwiseSchema).max(1000))
+    .exactOptional()
+    .meta({ description: 'The same of activations, of splits and of sums over blocks.' }),
 });
 
 const linkSchema = z.strictObject({
@@ -152,10 +157,14 @@ export function parseProfile(document: unknown): MachineProfile {
     throw schemaError(formatPath(path), issue?.message ?? 'a profile', show(valueAt(value, path)));
   }
   checkNames(parsed.data);
-  for (const [index, { memoryEfficiency, elementwise = [], norms = [] }] of parsed.data.devices.entries()) {
+  for (const [index, device] of parsed.data.devices.entries()) {
+    const { memoryEfficiency, elementwise = [], norms = [], operators = {} } = device;
     checkRising(`devices[${index}].memoryEfficiency`, memoryEfficiency);
     checkRising(`devices[${index}].elementwise`, elementwise);
     checkRising(`devices[${index}].norms`, norms);
+    for (const [name, points] of Object.entries(operators)) {
+      checkRising(`devices[${index}].operators.${name}`, points);
+    }
   }
   return parsed.data;
 }

@@ -122,6 +122,13 @@ it('takes element-wise kernels from the line between those that were measured', 
   const own = { ...measured, norms: [{ bytes: 100, seconds: 7 }] };
   expect(kernelCost(norm, own).workSeconds).toBe(14);
   expect(kernelCost(small(200), own).workSeconds).toBe(2.5);
+  // Operators, too.
+  const split: Kernel = { ...small(200), operator: 'split' };
+  const others = { ...measured, operators: { sum: [{ bytes: 100, seconds: 9 }] } };
+  expect(kernelCost(split, others).workSeconds).toBe(2.5);
+  const cut = { ...measured, operators: { split: [{ bytes: 100, seconds: 9 }] } };
+  expect(kernelCost(split, cut).workSeconds).toBe(18);
+  expect(kernelCost(small(200), cut).workSeconds).toBe(2.5);
 });
 
 it('names the rate that is missing', () => {

@@ -74,10 +74,12 @@ function memoryShare({ memoryEfficiency: points }: DeviceProfile, bytes: number)
   return low.share + at * (high.share - low.share);
 }
 
-/** Measured kernels of the kind; norms are element-wise ones where none was measured. */
-function pointsOf({ kind }: Kernel, { elementwise, norms }: DeviceProfile) {
-  const found = kind === 'norm' ? (norms ?? elementwise) : kind === 'small' ? elementwise : undefined;
-  return found?.length === 0 ? undefined : found;
+/** Measured kernels of the kind; norms and operators are element-wise ones where none was measured. */
+function pointsOf({ kind, operator }: Kernel, { elementwise, norms, operators }: DeviceProfile) {
+  const own = kind === 'norm' ? norms : operator === undefined ? undefined : operators?.[operator];
+  if (own !== undefined && own.length > 0) return own;
+  const other = kind === 'norm' || kind === 'small' ? elementwise : undefined;
+  return other?.length === 0 ? undefined : other;
 }
 
 /** Seconds for so many bytes: on lines between the points, from nothing to the first and on beyond the last. */

@@ -30,6 +30,12 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
+/** A small operator to time that is more than element-wise, in float32, of [rows, width]; sums are over blocks of so many. */
+export type OperatorShape = { readonly rows: number; readonly width: number } & (
+  | { readonly operator: 'activation' | 'split'; readonly block?: never }
+  | { readonly operator: 'sum'; readonly block: number }
+);
+
 const encoder = new TextEncoder();
 
 const FLOAT = 1;
@@ -77,7 +83,7 @@ const CORNER: readonly Uint8Array[] = Object.entries({
   starts: [0n, 0n],
   ends: [1n, 1n],
   axes: [0n, 1n],
-}).map(([name, values]) => tensor(name, INT64, [2], new Uint8Array(BigInt64Array.from(values).buffer)));
+}).map(([name, values]) => tensor(name, INT64, [2], bytesOf(values)));
 
 /**
  * Small products one behind the other, each followed by so many element-wise ones: what a node costs where others' weights
@@ -100,6 +106,73 @@ export function spacedGraph(products: number, between: number): Uint8Array {
   }
   add('Mul', 'ones', 'y');
   return model(nodes, initializers, [valueInfo('x', [1, size])], [valueInfo('y', [1, size])]);
+}
+
+/**
+ * `count` sums, each of the value before and of the one `lag` before that, written over the latter where ONNX Runtime can:
+ * what a model's adds find, one operand just made and the other pushed out of the nearest cache since. From `x`, one element,
+ * to `y`, [1, 1].
+ */
+export function laggedGraph(elements: number, lag: number, count: number): Uint8Array {
+  const { initializers, nodes } = sources(lag, [1, elements]);
+  const name = (i: number) => (i < lag ? `s${i}` : `v${i}`);
+  for (let i = lag; i < lag + count; i++) nodes.push(node('Add', [name(i - lag), name(i - 1)], name(i)));
+  nodes.push(cornerOf(name(lag + count - 1), 'y'));
+  return model(nodes, [...CORNER, ...initializers], [valueInfo('x', [1])], [valueInfo('y', [1, 1])]);
+}
+
+/**
+ * `count` values [rows, width] that are made from `x`, one element, and the operator on each, or none. Outputs `y0`, `y1`,
+ * …: of what each gives one element. Every operator has a value of its own, since ONNX Runtime computes the same but once.
+ */
+export function operatorsGraph(
+  { operator, rows, width, block }: OperatorShape,
+  count: number,
+  none = false,
+): Uint8Array {
+  const { initializers, nodes } = sources(count, [rows, width]);
+  const outputs: Uint8Array[] = [];
+  const give = (value: string, output: string) => {
+    nodes.push(cornerOf(value, output));
+    outputs.push(valueInfo(output, [1, 1]));
+  };
+  if (operator === 'sum') {
+    initializers.push(
+      tensor('blocks', INT64, [3], bytesOf([BigInt(rows), BigInt(width / block), BigInt(block)])),
+      tensor('last', INT64, [1], bytesOf([2n])),
+    );
+  }
+  for (let i = 0; i < count; i++) {
+    const from = `s${i}`;
+    if (none) {
+      give(from, `y${i}`);
+    } else if (operator === 'activation') {
+      // ONNX Runtime makes one node of the two.
+      nodes.push(node('Sigmoid', [from], `g${i}`), node('Mul', [from, `g${i}`], `a${i}`));
+      give(`a${i}`, `y${i}`);
+    } else if (operator === 'split') {
+      nodes.push(node('Split', [from], [`a${i}`, `b${i}`], '', { axis: 1 }));
+      give(`a${i}`, `y${i}`);
+      give(`b${i}`, `z${i}`);
+    } else {
+      nodes.push(node('Reshape', [from, 'blocks'], `r${i}`));
+      nodes.push(node('ReduceSum', [`r${i}`, 'last'], `a${i}`, '', { keepdims: 0 }));
+      give(`a${i}`, `y${i}`);
+    }
+  }
+  return model(nodes, [...CORNER, ...initializers], [valueInfo('x', [1])], outputs);
+}
+
+/** Values `s0`, `s1`, … that are made as the graph runs, so that nothing of them is known before. */
+function sources(count: number, dims: readonly number[]) {
+  const elements = dims.reduce((a, b) => a * b, 1);
+  const initializers: Uint8Array[] = [];
+  const nodes: Uint8Array[] = [];
+  for (let i = 0; i < count; i++) {
+    initializers.push(tensor(`c${i}`, FLOAT, dims, floats(elements, i)));
+    nodes.push(node('Add', ['x', `c${i}`], `s${i}`));
+  }
+  return { initializers, nodes };
 }
 
 /** A chain of `count` element-wise products, from `x` to `y`, both [1, elements]; of a few elements they do next to nothing. */
@@ -171,6 +244,10 @@ export function attentionGraph(
     );
   }
   return model(nodes, initializers, inputs, outputs);
+}
+
+function bytesOf(values: readonly bigint[]): Uint8Array {
+  return new Uint8Array(BigInt64Array.from(values).buffer);
 }
 
 /** Small floats that differ, so that pages are not shared and nothing is denormal. */

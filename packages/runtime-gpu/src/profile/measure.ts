@@ -8,6 +8,7 @@ import {
   type MeasuredProduct,
   type ModelShape,
   type OnProgress,
+  type SmallOperator,
   UsageError,
 } from '@cqil/core';
 import { machine } from '../bench/machine.js';
@@ -21,7 +22,10 @@ import {
   type AttentionShape,
   attentionGraph,
   chainGraph,
+  laggedGraph,
   normsGraph,
+  type OperatorShape,
+  operatorsGraph,
   type ProductShape,
   productsGraph,
   spacedGraph,
@@ -41,8 +45,15 @@ export interface MeasureOptions {
   readonly attentions?: readonly AttentionShape[];
   /** Norms to time: so many tokens of a stream of so many elements; without any, they are taken for element-wise kernels. */
   readonly norms?: readonly NormShape[];
+  /** Activations, splits and sums to time; without any, they are taken for element-wise kernels. */
+  readonly operators?: readonly OperatorShape[];
   /** Threads inside an operator; all that the process may use when absent. */
   readonly threads?: number | undefined;
+  /**
+   * So many sessions run each graph at the same time, as devices that share a memory do; one when absent. Times are of the
+   * last of them to end.
+   */
+  readonly sessions?: number | undefined;
   /** Timed runs of each graph at most; 15 when absent. */
   readonly repeats?: number | undefined;
   /** Seconds after which a graph has been timed enough, where four runs have been made; 1 when absent. */
@@ -54,7 +65,7 @@ export interface MeasureOptions {
 }
 
 /** What a node costs is told by products with so many nodes behind each, beside none. */
-const SPACED = { products: 96, nodes: 4, pairs: 60 } as const;
+const SPACED = { products: 96, nodes: 4, pairs: 200 } as const;
 /** Runs before any is timed: JavaScript's compiler has then seen what there is. */
 const WARMUP = 40;
 /** Products or attentions a graph at least and at most. */
@@ -62,6 +73,13 @@ const COUNTS = [4, 96] as const;
 /** Elements of the element-wise kernels that are timed, from a token's in a small model to a prompt's in a large one. */
 const ELEMENTS = [1024, 16_384, 131_072, 1_048_576] as const;
 const ELEMENTWISE_NODES = 32;
+/** What a model's small kernels read was pushed out of the nearest cache since, but not of all: so many bytes go round. */
+const LAG_BYTES = 6 * 2 ** 20;
+/** Values that go round at least and at most. */
+const LAGS = [4, 16] as const;
+/** Operators that are timed, beside none. */
+const OPERATORS = 8;
+const OPERATOR_PAIRS = 40;
 
 /** Runs a graph once. */
 type Run = () => Promise<unknown>;
@@ -81,6 +99,8 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     products,
     attentions = [],
     norms = [],
+    operators = [],
+    sessions: copies = 1,
     repeats = 15,
     secondsEach = 1,
     signal,
@@ -90,11 +110,26 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
   const threads = options.threads ?? os.availableParallelism();
   check(options);
   const { cpu, onnxruntime, memoryBytes } = machine();
-  const clock = threads === 1 ? processorSeconds : wallSeconds;
-  const total = 1 + ELEMENTS.length + norms.length + products.length + attentions.length;
+  const ofProcessor = threads === 1 && copies === 1;
+  const clock = ofProcessor ? processorSeconds : wallSeconds;
+  const graphs = [ELEMENTS, norms, operators, products, attentions];
+  const total = graphs.reduce((sum, { length }) => sum + length, 1);
   let done = 0;
   const report = () => onProgress?.({ phase: 'measuring kernels', done: done++, total, unit: 'graphs' });
   report();
+
+  /** All sessions of a graph, run at once. */
+  const open = async (graph: Uint8Array, prepare: (session: Session) => Run) => {
+    const sessions = await Promise.all(Array.from({ length: copies }, () => openSession(graph, { threads })));
+    const dispose = () => Promise.all(sessions.map((session) => session.dispose()));
+    try {
+      const runs = sessions.map(prepare);
+      return { run: () => Promise.all(runs.map((run) => run())), dispose };
+    } catch (error) {
+      await dispose();
+      throw error;
+    }
+  };
 
   /** @param prepare what a run of the opened graph is */
   const time = async (
@@ -102,9 +137,8 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     prepare: (session: Session) => Run,
     most = repeats,
   ): Promise<number> => {
-    const session = await openSession(graph, { threads });
+    const { run, dispose } = await open(graph, prepare);
     try {
-      const run = prepare(session);
       const times: number[] = [];
       const begin = performance.now();
       for (let i = -2; i < most; i++) {
@@ -116,7 +150,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
       }
       return spread(times).q1;
     } finally {
-      await session.dispose();
+      await dispose();
     }
   };
   const fed =
@@ -126,17 +160,20 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
       return () => session.run(feeds);
     };
 
-  /** What the nodes between products take: the two graphs in turn, so that what the machine does else falls on both. */
-  const difference = async (): Promise<number> => {
-    const graphs = [spacedGraph(SPACED.products, 0), spacedGraph(SPACED.products, SPACED.nodes)];
-    const sessions = await Promise.all(graphs.map((graph) => openSession(graph, { threads })));
+  /** What a graph takes more than another: the two in turn, so that what the machine does else falls on both. */
+  const difference = async (
+    without: Uint8Array,
+    with_: Uint8Array,
+    dims: readonly number[],
+    pairs: number,
+  ): Promise<number> => {
+    const opened = await Promise.all([without, with_].map((graph) => open(graph, fed(...dims))));
     try {
-      const [without, with_] = sessions.map(fed(1, 256)) as [Run, Run];
       const differences: number[] = [];
-      for (let i = -2; i < SPACED.pairs; i++) {
+      for (let i = -2; i < pairs; i++) {
         signal?.throwIfAborted();
         const times: number[] = [];
-        for (const run of [without, with_]) {
+        for (const { run } of opened) {
           const start = clock();
           await run();
           times.push(clock() - start);
@@ -145,13 +182,15 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
       }
       return spread(differences).median;
     } finally {
-      await Promise.all(sessions.map((session) => session.dispose()));
+      await Promise.all(opened.map(({ dispose }) => dispose()));
     }
   };
   const few = chainGraph(1);
   await time(few, fed(1, 8), WARMUP);
   const runSeconds = await time(few, fed(1, 8));
-  const launchSeconds = Math.max(0, (await difference()) / (SPACED.products * SPACED.nodes));
+  const spaced = [0, SPACED.nodes].map((nodes) => spacedGraph(SPACED.products, nodes));
+  const nodes = await difference(spaced[0]!, spaced[1]!, [1, 256], SPACED.pairs);
+  const launchSeconds = Math.max(0, nodes / (SPACED.products * SPACED.nodes));
   report();
   // At least a tenth of what was measured, should the start of nodes be as dear as their work.
   const each = (whole: number, count: number) =>
@@ -159,8 +198,10 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
 
   const elementwise: MeasuredElementwise[] = [];
   for (const elements of ELEMENTS) {
-    const whole = await time(chainGraph(ELEMENTWISE_NODES, elements), fed(1, elements));
-    elementwise.push({ bytes: 3 * 4 * elements, seconds: each(whole, ELEMENTWISE_NODES) });
+    const lag = lagOf(4 * elements);
+    const whole = await time(laggedGraph(elements, lag, ELEMENTWISE_NODES), fed(1));
+    // Two values in, one out; what goes round is made by nodes of the same kind.
+    elementwise.push({ bytes: 3 * 4 * elements, seconds: each(whole, lag + ELEMENTWISE_NODES) });
     report();
   }
   const measuredNorms: MeasuredElementwise[] = [];
@@ -168,6 +209,18 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     const whole = await time(normsGraph(rows, width, ELEMENTWISE_NODES), fed(1, rows, width));
     // Two values in, two out.
     measuredNorms.push({ bytes: 4 * 4 * rows * width, seconds: each(whole, ELEMENTWISE_NODES) });
+    report();
+  }
+  const measuredOperators: Partial<Record<SmallOperator, MeasuredElementwise[]>> = {};
+  for (const shape of operators) {
+    const [without, with_] = [true, false].map((none) => operatorsGraph(shape, OPERATORS, none));
+    const whole = await difference(without!, with_!, [1], OPERATOR_PAIRS);
+    const beside = NODES[shape.operator] * launchSeconds;
+    const seconds = Math.max(whole / OPERATORS - beside, whole / OPERATORS / 10, 1e-9);
+    measuredOperators[shape.operator] = [
+      ...(measuredOperators[shape.operator] ?? []),
+      { bytes: 4 * movedBy(shape), seconds },
+    ].toSorted((a, b) => a.bytes - b.bytes);
     report();
   }
   const measured: MeasuredProduct[] = [];
@@ -191,9 +244,9 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
   const bandwidths = measured.map(({ k, n, weightBits, seconds }) => (k * n * weightBits) / 8 / seconds);
   return {
     version: 1,
-    name: `${cpu}, ${threads} threads`,
+    name: `${cpu}, ${threads} threads${copies === 1 ? '' : `, ${copies} sessions at once`}`,
     sources: [
-      `measured: ONNX Runtime ${onnxruntime}, ${threads} threads, first quartiles of up to ${repeats} runs, ${threads === 1 ? "processor's time" : 'time on the clock'}; load ${os.loadavg()[0]!.toFixed(1)}`,
+      `measured: ONNX Runtime ${onnxruntime}, ${threads} threads${copies === 1 ? '' : `, ${copies} sessions at once`}, first quartiles of up to ${repeats} runs, ${ofProcessor ? "processor's time" : 'time on the clock'}; load ${os.loadavg()[0]!.toFixed(1)}`,
     ],
     devices: [
       {
@@ -212,6 +265,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
         products: measured,
         ...(attention.length === 0 ? {} : { attention }),
         elementwise,
+        ...(operators.length === 0 ? {} : { operators: measuredOperators }),
         ...(measuredNorms.length === 0 ? {} : { norms: measuredNorms.toSorted((a, b) => a.bytes - b.bytes) }),
       },
     ],
@@ -231,6 +285,19 @@ function processorSeconds(): number {
 
 function filled(dims: readonly number[], value: number): TensorValue {
   return { type: 'float32', dims, data: new Float32Array(elementCount(dims)).fill(value) };
+}
+
+/** So many values that their bytes are those that go round, within bounds. */
+function lagOf(bytes: number): number {
+  return Math.min(LAGS[1], Math.max(LAGS[0], Math.ceil(LAG_BYTES / bytes)));
+}
+
+/** Nodes that an operator makes `operatorsGraph` longer by, those that look at what it gives among them. */
+const NODES: Readonly<Record<SmallOperator, number>> = { activation: 1, split: 2, sum: 2 };
+
+/** Elements that an operator reads and writes. */
+function movedBy({ operator, rows, width, block }: OperatorShape): number {
+  return operator === 'sum' ? rows * (width + width / block) : 2 * rows * width;
 }
 
 /** So many that their bytes come from memory, within bounds. */
@@ -280,10 +347,11 @@ export interface Work {
   readonly products: readonly ProductShape[];
   readonly attentions: readonly AttentionShape[];
   readonly norms: readonly NormShape[];
+  readonly operators: readonly OperatorShape[];
 }
 
 /**
- * The products, attentions and norms of a decoder: for a decoding step, for a prompt, and for a step behind a long one; of
+ * The products, attentions, norms and other small operators of a decoder: for a decoding step, for a prompt, and for a step behind a long one; of
  * single layers and of several side by side as one.
  *
  * @param promptTokens default 128
@@ -297,7 +365,32 @@ export function workOf(shape: ModelShape, promptTokens = 128, widths: readonly n
   // The operator takes heads of such sizes only.
   const timed = shape.headDim % 16 === 0 ? [...attentions, ...behind.attentions] : [];
   const norms = passes.map(({ tokens }) => ({ rows: tokens, width: shape.hidden }));
-  return { products: products.map(productOf), attentions: timed, norms };
+  return {
+    products: products.map(productOf),
+    attentions: timed,
+    norms,
+    operators: promptTokens === 1 ? [] : operatorsOf(shape, promptTokens, widths),
+  };
+}
+
+/** Of the prompt only: those of a token take next to nothing but their start. */
+function operatorsOf(
+  { hidden, heads, headDim, ffn, kernels, offsets }: ModelShape,
+  rows: number,
+  widths: readonly number[],
+): OperatorShape[] {
+  const ends = [...new Set([Math.min(...widths), Math.max(...widths)])];
+  const activations = ends.flatMap((layers): OperatorShape[] => [
+    { operator: 'activation', rows, width: layers * ffn },
+    ...(kernels.activation < 3 ? [] : [{ operator: 'split' as const, rows, width: 2 * layers * ffn }]),
+  ]);
+  if (offsets === undefined) return activations;
+  const { block } = offsets;
+  const inputs = new Set([hidden, ...ends.flatMap((layers) => [layers * heads * headDim, layers * ffn])]);
+  const sums = [...inputs]
+    .filter((width) => width % block === 0)
+    .map((width): OperatorShape => ({ operator: 'sum', rows, width, block }));
+  return [...activations, ...sums];
 }
 
 /** Weights of so many bits are measured as the next kind that there are kernels for. */
@@ -309,7 +402,9 @@ function productOf({ m, k, n, weightBits }: NonNullable<Kernel['product']>): Pro
 function check({
   products,
   attentions = [],
+  operators = [],
   threads = 1,
+  sessions = 1,
   repeats = 4,
   spreadBytes = 1,
 }: MeasureOptions): void {
@@ -326,11 +421,16 @@ function check({
         !whole(kvHeads, 1) ||
         !whole(heads / kvHeads, 1) ||
         !whole(headDim / 16, 1),
+    ) ??
+    operators.find(
+      ({ operator, rows, width, block = 1 }) =>
+        !whole(rows, 1) || !whole(width / (operator === 'split' ? 2 : 1), 1) || !whole(width / block, 1),
     );
   if (
     products.length > 0 &&
     wrong === undefined &&
     whole(threads, 1) &&
+    whole(sessions, 1) &&
     whole(repeats, 4) &&
     spreadBytes > 0
   ) {
@@ -338,10 +438,10 @@ function check({
   }
   throw new UsageError('PROFILE_OPTIONS', 'These options measure nothing.', {
     expected:
-      'at least one product of whole sizes (k a multiple of 32 for int4 and int8), attentions of whole sizes (heads a multiple of the key-value heads, their size one of 16), 1 thread, 4 repeats',
+      'at least one product of whole sizes (k a multiple of 32 for int4 and int8), attentions of whole sizes (heads a multiple of the key-value heads, their size one of 16), operators of whole sizes (splits in two, sums over whole blocks), 1 thread, 1 session, 4 repeats',
     found:
       wrong === undefined
-        ? `${products.length} products, ${threads} threads, ${repeats} repeats`
+        ? `${products.length} products, ${threads} threads, ${sessions} sessions, ${repeats} repeats`
         : JSON.stringify(wrong),
   });
 }

@@ -13,14 +13,14 @@ const EXCHANGE_SECONDS = 1e-6;
 const PART_SECONDS = 6e-6;
 
 /**
- * Measures the profile of a partition's devices, `cpu:0`, `cpu:1`, …: each as one thread, and all together as `all`, the
+ * Measures the profile of a partition's devices, `cpu:0`, `cpu:1`, …: each as one thread while the others do the same, since they share what lies behind their caches, and all together as `all`, the
  * first of the profile, on which the trunk and the unplanned model run.
  *
  * @throws UsageError `DEVICES_INVALID`; what `measureProfile` throws
  */
 export async function measurePartition(
   devices: readonly string[],
-  options: Omit<MeasureOptions, 'threads'>,
+  options: Omit<MeasureOptions, 'threads' | 'sessions'>,
 ): Promise<MachineProfile> {
   const wrong = devices.find((device, i) => !/^cpu:\d+$/.test(device) || devices.indexOf(device) !== i);
   if (devices.length < 2 || wrong !== undefined) {
@@ -30,7 +30,7 @@ export async function measurePartition(
     });
   }
   const together = await measureProfile({ ...options, threads: devices.length });
-  const alone = await measureProfile({ ...options, threads: 1 });
+  const beside = await measureProfile({ ...options, threads: 1, sessions: devices.length });
   const named = ({ devices: [device] }: MachineProfile, id: string): DeviceProfile => ({
     ...device!,
     id,
@@ -39,12 +39,12 @@ export async function measurePartition(
   return {
     version: 1,
     name: `${together.name}, in parts on ${devices.join(', ')}`,
-    sources: [...(together.sources ?? []), ...(alone.sources ?? []), 'exchanges: docs/adr/0009'],
-    devices: [named(together, ALL_DEVICES), ...devices.map((id) => named(alone, id))],
+    sources: [...(together.sources ?? []), ...(beside.sources ?? []), 'exchanges: docs/adr/0009'],
+    devices: [named(together, ALL_DEVICES), ...devices.map((id) => named(beside, id))],
     links: [
       {
         between: 'all',
-        bytesPerSecond: alone.devices[0]!.memoryBytesPerSecond,
+        bytesPerSecond: beside.devices[0]!.memoryBytesPerSecond,
         protocols: [{ baseSeconds: EXCHANGE_SECONDS, hopSeconds: 0, share: 1 }],
       },
     ],

@@ -2,7 +2,16 @@ import { modelShape, parseProfile, relativeLatency } from '@cqil/core';
 import { expect, it } from 'vitest';
 import { isBindable } from '../session/native/bindable-session.js';
 import { openSession } from '../session/open.js';
-import { attentionGraph, chainGraph, normsGraph, productsGraph, spacedGraph } from './graphs.js';
+import {
+  attentionGraph,
+  chainGraph,
+  laggedGraph,
+  normsGraph,
+  type OperatorShape,
+  operatorsGraph,
+  productsGraph,
+  spacedGraph,
+} from './graphs.js';
 import { measureProfile, workOf } from './measure.js';
 import { measurePartition } from './partition.js';
 
@@ -54,6 +63,41 @@ it('writes chains that come to what their nodes say', async () => {
   expect((y!.data as Float32Array)[3]).toBeCloseTo(2 * 1.0001 ** 5, 5);
 });
 
+it('writes sums of the value before and of one further back', async () => {
+  const of = async (count: number) => {
+    const { y } = await run(laggedGraph(8, 3, count), [1], 0.5);
+    return (y!.data as Float32Array)[0]!;
+  };
+  // Each is the last and the third from it; none adds nothing to the last of those that are given.
+  const found = await Promise.all([0, 1, 2, 3, 4, 5].map(of));
+  expect(found[3]! - found[2]!).toBeCloseTo(found[0]!, 5);
+  expect(found[5]! - found[4]!).toBeCloseTo(found[2]!, 5);
+});
+
+it('writes small operators, each on a value of its own', async () => {
+  const first = async (shape: OperatorShape, none: boolean) => {
+    const found = await run(operatorsGraph(shape, 2, none), [1], 1);
+    expect(Object.keys(found).filter((name) => name.startsWith('y'))).toEqual(['y0', 'y1']);
+    const [a, b, half] = [found.y0!, found.y1!, found.z0 ?? found.y0!].map(
+      ({ data }) => (data as Float32Array)[0]!,
+    );
+    expect(a).not.toBe(b);
+    return [a!, half!] as const;
+  };
+  const whole = { rows: 3, width: 64 };
+  const [x] = await first({ operator: 'activation', ...whole }, true);
+  expect(x).toBeGreaterThan(1);
+  const [silu] = await first({ operator: 'activation', ...whole }, false);
+  expect(silu).toBeCloseTo(x / (1 + Math.exp(-x)), 5);
+  const [gate, up] = await first({ operator: 'split', ...whole }, false);
+  expect(gate).toBeCloseTo(x, 6);
+  expect(up).not.toBe(gate);
+  const [sum] = await first({ operator: 'sum', ...whole, block: 32 }, false);
+  // Values are 1 and 0.001 to 0.064.
+  expect(sum).toBeGreaterThan(32.03);
+  expect(sum).toBeLessThan(34.1);
+});
+
 it('measures a profile that can be read', async () => {
   const seen: number[] = [];
   const profile = await measureProfile({
@@ -62,6 +106,11 @@ it('measures a profile that can be read', async () => {
     norms: [
       { rows: 1, width: 64 },
       { rows: 3, width: 64 },
+    ],
+    operators: [
+      { operator: 'activation', rows: 3, width: 64 },
+      { operator: 'sum', rows: 3, width: 128, block: 32 },
+      { operator: 'sum', rows: 3, width: 64, block: 32 },
     ],
     threads: 1,
     repeats: 4,
@@ -79,7 +128,12 @@ it('measures a profile that can be read', async () => {
   expect(device!.elementwise!.map(({ bytes }) => bytes)).toEqual([12288, 196608, 1572864, 12582912]);
   expect(device!.runSeconds + device!.launchSeconds).toBeGreaterThan(0);
   expect(device!.norms!.map(({ bytes }) => bytes)).toEqual([1024, 3072]);
-  expect(seen).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  const operators = Object.entries(device!.operators!);
+  expect(operators.map(([name, points]) => [name, points.map(({ bytes }) => bytes)])).toEqual([
+    ['activation', [4 * 2 * 3 * 64]],
+    ['sum', [4 * 3 * 66, 4 * 3 * 132]],
+  ]);
+  expect(seen).toEqual(Array.from({ length: 15 }, (_, i) => i));
 });
 
 it('stops when told to', async () => {
@@ -114,6 +168,13 @@ it('knows what a model is made of', () => {
   expect(wide.attentions[0]).toMatchObject({ heads: 18, kvHeads: 6 });
   const apart = workOf({ ...shape, offsets: { block: 32, bits: 32 } }, 64, [1]);
   expect(apart.products).toContainEqual({ m: 1, k: 18, n: 1536, weights: 'float32' });
+  expect(apart.operators).toEqual([
+    { operator: 'activation', rows: 64, width: 1536 },
+    { operator: 'sum', rows: 64, width: 576, block: 32 },
+    { operator: 'sum', rows: 64, width: 1536, block: 32 },
+  ]);
+  const cut = workOf({ ...shape, kernels: { ...shape.kernels, activation: 3 } }, 64, [1, 2, 4]);
+  expect(cut.operators).toContainEqual({ operator: 'split', rows: 64, width: 8 * 1536 });
   expect(workOf({ ...shape, headDim: 60 }).attentions).toEqual([]);
 });
 
@@ -149,6 +210,9 @@ it('refuses what measures nothing', async () => {
     { products: [{ m: 1, k: 40, n: 8, weights: 'int4' as const }] },
     { products: TINY, attentions: [{ ...ATTENTION, heads: 3 }] },
     { products: TINY, attentions: [{ ...ATTENTION, headDim: 20 }] },
+    { products: TINY, sessions: 0 },
+    { products: TINY, operators: [{ operator: 'split' as const, rows: 1, width: 3 }] },
+    { products: TINY, operators: [{ operator: 'sum' as const, rows: 1, width: 48, block: 32 }] },
   ]) {
     await expect(measureProfile(options)).rejects.toThrow(/measure nothing/);
   }
