@@ -6,15 +6,21 @@
  *   node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--rounds 7] [--tokens 24] [--plans 38]
  *     [--seconds N] [--report]    (needs a build)
  *
- * The work folder takes the profile, the rewritten models and what was measured; a run that was stopped, or ended by
+ * The work folder takes the profiles, the rewritten models and what was measured; a run that was stopped, or ended by
  * `--seconds`, goes on where it was. `--report` measures nothing and prints the table of what is there.
  *
- * Every round opens each model anew, one after the other, from another place on: where a session's weights come to lie in
- * memory makes a difference of some per cent for as long as it lives. Times are medians over rounds, and over several profiles
- * that are measured between the rounds. With one thread they are of the processor, from which other work takes less. Two
- * plans differ beyond noise where they differ by more than twice the standard error of their difference (bootstrap over
- * rounds).
- * None of the plans is used to fit anything: predictions know the profile and, where it says so, the unplanned model's time.
+ * Every round opens each model anew, from another place of the list on, and every second one measures a profile before:
+ * where a session's weights come to lie in memory makes a difference of some per cent for as long as it lives. What other
+ * work does to the memory changes from second to second and makes tens of per cent, so a plan is measured beside the
+ * unplanned model, token by token in turn, and what is taken is the ratio of the two: of first quartiles (as the profile's
+ * runs are), the median over rounds, times the median of what the unplanned model takes. With one thread times are of the processor.
+ * Two plans differ beyond noise where they differ by more than twice the standard error of their difference (bootstrap over
+ * rounds). Plans that are predicted alike count as ranked wrongly.
+ *
+ * Plans follow a rule that knows nothing of latency: wide groups of 2, 3, 4, 5, 6 and 10, as many as a quarter, a half, three
+ * quarters and all of the layers allow; groups of 2 and 3 in branches, a half and all, with each bypass; and for 2, 3 and 4 a
+ * half of the groups wide and the other half in branches.
+ * None of the plans is used to fit anything: predictions know the profiles and, where it says so, the unplanned model's time.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -25,7 +31,7 @@ import { DecoderSession, machine, measureProfile, seededRandom, spread, workOf }
 
 /** @typedef {import('@cqil/core').Plan} Plan */
 /** @typedef {{ name: string, plan: Plan }} Named */
-/** Milliseconds by what was measured. @typedef {Record<string, number>} Times */
+/** By what was measured: milliseconds of the plan, and of the unplanned model in turn with it. @typedef {Record<string, [plan: number, unplanned: number]>} Times */
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -55,98 +61,54 @@ const LONG = 1024;
 const deadline = performance.now() + 1000 * Number(values.seconds);
 const KINDS = ['decode', 'long', 'prefill'];
 
-/** So many groups of so many layers, one behind the other from `first` on. */
-const run = (/** @type {number} */ first, /** @type {number} */ count, /** @type {number} */ size) =>
-  Array.from({ length: count }, (_, g) => Array.from({ length: size }, (_, i) => first + g * size + i));
+const LAYERS = 30;
+/** So many groups of so many layers, the last of them at the end. */
+const groupsOf = (/** @type {number} */ size, /** @type {number} */ count) =>
+  Array.from({ length: count }, (_, g) =>
+    Array.from({ length: size }, (_, i) => LAYERS - (count - g) * size + i),
+  );
+const manyOf = (/** @type {number} */ size, /** @type {number} */ part) =>
+  Math.max(1, Math.floor(part * Math.floor(LAYERS / size)));
 
-/**
- * @param {string} name @param {(readonly number[])[]} groups @param {import('@cqil/core').Bypass} bypass
- * @param {boolean} [wide] @returns {Named}
- */
-const planned = (name, groups, bypass, wide = false) => ({
-  name,
-  plan: {
-    version: 1,
-    layers: 30,
-    groups: groups.map((layers) => ({
-      layers: [...layers],
-      bypass,
-      ...(wide ? { form: /** @type {const} */ ('wide') } : {}),
-    })),
-  },
-});
-const branches = (/** @type {string} */ name, /** @type {number[][]} */ groups, /** @type {any} */ bypass) =>
-  planned(`branches, ${name}, d ${bypass}`, groups, bypass);
-const wide = (/** @type {string} */ name, /** @type {number[][]} */ groups) =>
-  planned(`wide, ${name}`, groups, 'full', true);
-/** @param {string} name @param {Named} a @param {Named} b @returns {Named} */
-const both = (name, a, b) => ({
-  name: `mixed, ${name}`,
-  plan: {
-    ...a.plan,
-    groups: [...a.plan.groups, ...b.plan.groups].sort((x, y) => (x.layers[0] ?? 0) - (y.layers[0] ?? 0)),
-  },
-});
+/** @param {readonly number[][]} groups @param {import('@cqil/core').Bypass | 'wide'} form */
+const formed = (groups, form) =>
+  groups.map((layers) =>
+    form === 'wide'
+      ? { layers, bypass: /** @type {const} */ ('full'), form: /** @type {const} */ ('wide') }
+      : { layers, bypass: form },
+  );
+/** @param {string} name @param {Plan['groups']} groups @returns {Named} */
+const planned = (name, groups) => ({ name, plan: { version: 1, layers: LAYERS, groups } });
 
-const scattered = [
-  [3, 4],
-  [9, 10],
-  [14, 15],
-  [21, 22],
-  [26, 27],
-];
-const uneven = [
-  [4, 5],
-  [8, 9, 10],
-  [14, 15, 16, 17],
-  [20, 21],
-  [24, 25, 26],
-];
-/** Kinds take turns, so that a part of the list is a mixture, too. @type {Named[]} */
-const PLANS = [
-  wide('4 pairs', run(20, 4, 2)),
-  branches('8 pairs', run(12, 8, 2), 1),
-  wide('15 pairs', run(0, 15, 2)),
-  branches('one pair', run(14, 1, 2), 1),
-  both('4 pairs wide, 4 in branches', wide('', run(20, 4, 2)), branches('', run(12, 4, 2), 1)),
-  wide('7 fours', run(2, 7, 4)),
-  branches('15 pairs', run(0, 15, 2), 0),
-  wide('5 pairs, scattered', scattered),
-  branches('5 threes', run(12, 5, 3), 1),
-  wide('one pair', run(14, 1, 2)),
-  wide('10 threes', run(0, 10, 3)),
-  branches('4 fours', run(12, 4, 4), 'full'),
-  both('one four wide, 8 pairs in branches', wide('', run(26, 1, 4)), branches('', run(8, 8, 2), 0)),
-  wide('8 pairs', run(12, 8, 2)),
-  branches('uneven groups', uneven, 1),
-  wide('uneven groups', uneven),
-  branches('15 pairs', run(0, 15, 2), 1),
-  wide('5 threes', run(12, 5, 3)),
-  wide('6 fives', run(0, 6, 5)),
-  branches('4 pairs', run(20, 4, 2), 0),
-  both('5 threes wide, 5 pairs in branches', wide('', run(15, 5, 3)), branches('', run(3, 5, 2), 'full')),
-  wide('2 pairs', run(18, 2, 2)),
-  branches('10 threes', run(0, 10, 3), 0),
-  wide('3 tens', run(0, 3, 10)),
-  branches('8 pairs', run(12, 8, 2), 'full'),
-  wide('12 pairs', run(4, 12, 2)),
-  wide('4 fours', run(12, 4, 4)),
-  branches('7 fours', run(2, 7, 4), 1),
-  wide('one three', run(13, 1, 3)),
-  both('10 pairs wide, 3 threes in branches', wide('', run(0, 10, 2)), branches('', run(21, 3, 3), 1)),
-  branches('6 fives', run(0, 6, 5), 0),
-  wide('10 pairs', run(8, 10, 2)),
-  wide('2 fives, 5 fours', [...run(0, 2, 5), ...run(10, 5, 4)]),
-  branches('8 pairs', run(12, 8, 2), 0),
-  wide('6 pairs', run(16, 6, 2)),
-  wide('3 sixes', run(12, 3, 6)),
-  branches('10 threes', run(0, 10, 3), 'full'),
-  wide('one four', run(14, 1, 4)),
-].slice(0, Number(values.plans));
-/** The unplanned model is measured before every so many plans. */
-const UNPLANNED_EVERY = 6;
-/** Behind a long context every third plan is measured. */
-const isLong = (/** @type {number} */ i) => i % 3 === 0;
+/** @returns {Named[]} */
+function plans() {
+  /** @type {Named[]} */
+  const found = [];
+  for (const size of [2, 3, 4, 5, 6, 10]) {
+    for (const count of new Set([0.25, 0.5, 0.75, 1].map((part) => manyOf(size, part)))) {
+      found.push(planned(`wide, ${count} × ${size}`, formed(groupsOf(size, count), 'wide')));
+    }
+  }
+  for (const size of [2, 3]) {
+    for (const count of [manyOf(size, 0.5), manyOf(size, 1)]) {
+      for (const bypass of /** @type {const} */ ([0, 1, 'full'])) {
+        const name = `branches, ${count} × ${size}, d ${bypass}`;
+        found.push(planned(name, formed(groupsOf(size, count), bypass)));
+      }
+    }
+  }
+  for (const size of [2, 3, 4]) {
+    const all = groupsOf(size, manyOf(size, 1));
+    const half = Math.floor(all.length / 2);
+    const groups = [...formed(all.slice(0, half), 1), ...formed(all.slice(half), 'wide')];
+    found.push(planned(`mixed, ${half} × ${size} in branches, ${all.length - half} wide`, groups));
+  }
+  // In an order that mixes kinds, so that a part of the list is a mixture, too.
+  return found.map((_, i) => /** @type {Named} */ (found[(i * 17) % found.length]));
+}
+const PLANS = plans().slice(0, Number(values.plans));
+/** Behind a long context every fourth plan is measured. */
+const isLong = (/** @type {number} */ i) => i % 4 === 0;
 
 mkdirSync(work, { recursive: true });
 const file = (/** @type {string} */ name) => path.join(work, name);
@@ -168,7 +130,7 @@ const shape = await shapeOfModel(source);
 const profiles = read('profiles.json') ?? [];
 async function profileOnce() {
   const started = performance.now();
-  profiles.push(await measureProfile({ ...workOf(shape, PROMPT), threads, secondsEach: 0.5 }));
+  profiles.push(await measureProfile({ ...workOf(shape, PROMPT), threads, secondsEach: 0.3 }));
   write('profiles.json', profiles);
   console.error(`profile ${profiles.length}: ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
@@ -191,6 +153,12 @@ function middleOf() {
       one.seconds = middle(devices.flatMap((other) => other[kind]?.[i]?.seconds ?? []));
     }
   }
+  for (const [name, points] of Object.entries(found.operators ?? {})) {
+    for (const [i, one] of points.entries()) {
+      const kind = /** @type {import('@cqil/core').SmallOperator} */ (name);
+      one.seconds = middle(devices.flatMap(({ operators }) => operators?.[kind]?.[i]?.seconds ?? []));
+    }
+  }
   return { ...first, devices: [found] };
 }
 
@@ -205,34 +173,59 @@ const since = (/** @type {any} */ start) => {
 const ids = (/** @type {number} */ count, /** @type {number} */ step) =>
   Array.from({ length: count }, (_, i) => (i * step) % 20_000);
 
-/** What a model takes, opened for this alone. @param {string} graph @param {boolean} long @returns {Promise<Times>} */
-async function measure(graph, long) {
+/** @typedef {import('@cqil/runtime-gpu').DecoderCache} Cache */
+/** One prompt, and the cache behind it. @param {DecoderSession} decoder @param {number} length */
+async function prompt(decoder, length) {
+  const start = clock();
+  const { cache } = await decoder.forward({
+    inputIds: [ids(length, 7919)],
+    keep: 'last',
+    capacity: length + tokens + 65,
+  });
+  return { cache, ms: since(start) };
+}
+const quartile = (/** @type {number[]} */ all) => spread(all).q1;
+
+/**
+ * Tokens of two models in turn, from these caches on, which are gone then.
+ *
+ * @param {readonly [DecoderSession, DecoderSession]} decoders @param {[Cache, Cache]} caches
+ * @returns {Promise<[plan: number, unplanned: number]>}
+ */
+async function tokensInTurn(decoders, caches) {
+  const times = /** @type {[number[], number[]]} */ ([[], []]);
+  for (let i = 0; i < tokens; i++) {
+    for (const which of /** @type {const} */ ([0, 1])) {
+      const start = clock();
+      const step = {
+        inputIds: [[(i * 31) % 20_000]],
+        cache: caches[which],
+        keep: /** @type {const} */ ('last'),
+      };
+      caches[which] = (await decoders[which].forward(step)).cache;
+      times[which].push(since(start));
+    }
+  }
+  for (const cache of caches) cache.dispose();
+  return [quartile(times[0]), quartile(times[1])];
+}
+
+/** What a plan takes beside the unplanned model. @param {string} graph @param {DecoderSession} unplanned @param {boolean} long @returns {Promise<Times>} */
+async function measure(graph, unplanned, long) {
   const decoder = await DecoderSession.open(graph, { threads });
   try {
-    /** @param {number} prompt */
-    const pass = async (prompt) => {
-      let start = clock();
-      let { cache } = await decoder.forward({
-        inputIds: [ids(prompt, 7919)],
-        keep: 'last',
-        capacity: prompt + tokens + 65,
-      });
-      const prefill = since(start);
-      const times = [];
-      for (let i = 0; i < tokens; i++) {
-        start = clock();
-        ({ cache } = await decoder.forward({ inputIds: [[(i * 31) % 20_000]], cache, keep: 'last' }));
-        times.push(since(start));
-      }
-      cache.dispose();
-      return { prefill, decode: spread(times).median };
+    const both = /** @type {const} */ ([decoder, unplanned]);
+    // The first takes memory, and tries out whether caches are written in place.
+    (await prompt(decoder, PROMPT)).cache.dispose();
+    const [one, other] = [await prompt(decoder, PROMPT), await prompt(unplanned, PROMPT)];
+    /** @type {Times} */
+    const found = {
+      prefill: [one.ms, other.ms],
+      decode: await tokensInTurn(both, [one.cache, other.cache]),
     };
-    const passes = [await pass(PROMPT), await pass(PROMPT)];
-    const times = {
-      prefill: Math.min(...passes.map(({ prefill }) => prefill)),
-      decode: Math.min(...passes.map(({ decode }) => decode)),
-    };
-    return long ? { ...times, long: (await pass(LONG)).decode } : times;
+    if (!long) return found;
+    const behind = [(await prompt(decoder, LONG)).cache, (await prompt(unplanned, LONG)).cache];
+    return { ...found, long: await tokensInTurn(both, /** @type {[Cache, Cache]} */ (behind)) };
   } finally {
     await decoder.dispose();
   }
@@ -243,20 +236,20 @@ const measured = read('measured.json') ?? [];
 if (!values.report) {
   const models = [];
   for (const [i, { name, plan }] of PLANS.entries()) {
-    const out = file(`plans/${i}`);
+    const out = file(`plans/${name.replaceAll(/[^a-z0-9]+/g, '-')}`);
     if (!existsSync(out)) {
       if (spent()) stop(`before ${name} was written`);
       await rewriteModel(source, plan, out, { wide: { kv: 'merged' } });
     }
-    // The unplanned model again and again, so that what drifts can be told.
-    if (i % UNPLANNED_EVERY === 0)
-      models.push({ name: `unplanned ${i}`, graph: source.onnxFile, long: true });
     models.push({ name, graph: path.join(out, source.onnxRelative), long: isLong(i) });
   }
   for (let round = 0; round < rounds; round++) {
+    if (spent()) stop(`before round ${round + 1} of ${rounds}`);
     if (profiles.length <= round / 2) await profileOnce();
     const done = measured[round] ?? {};
     measured[round] = done;
+    const unplanned = await DecoderSession.open(source.onnxFile, { threads });
+    (await prompt(unplanned, PROMPT)).cache.dispose();
     const start = Math.floor((round * models.length) / rounds);
     for (let i = 0; i < models.length; i++) {
       const { name, graph, long } = /** @type {typeof models[number]} */ (
@@ -264,9 +257,10 @@ if (!values.report) {
       );
       if (done[name] !== undefined) continue;
       if (spent()) stop(`in round ${round + 1} of ${rounds}`);
-      done[name] = await measure(graph, long);
+      done[name] = await measure(graph, unplanned, long && round % 2 === 0);
       write('measured.json', measured);
     }
+    await unplanned.dispose();
     console.error(`round ${round + 1} of ${rounds}`);
   }
 }
@@ -292,11 +286,9 @@ function typical(times) {
   const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
   return { ms: middle(times), error: Math.sqrt(variance) };
 }
-/** @param {(name: string) => boolean} wanted @param {keyof typeof PASSES} kind */
-const timesOf = (wanted, kind) =>
-  whole.flatMap((round) =>
-    Object.entries(round).flatMap(([name, times]) => (wanted(name) ? (times[kind] ?? []) : [])),
-  );
+/** @param {string} name @param {keyof typeof PASSES} kind */
+const timesOf = (name, kind) =>
+  whole.flatMap((round) => [round[name]?.[kind] ?? []]).filter((pair) => pair.length > 0);
 const PASSES = {
   decode: { tokens: 1, context: PROMPT + tokens / 2 },
   long: { tokens: 1, context: LONG + tokens / 2 },
@@ -313,14 +305,15 @@ const document = {
   kinds: /** @type {any} */ ({}),
 };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
-  const alone = predicted({ version: 1, layers: 30, groups: [] }, kind);
-  const unplanned = typical(timesOf((name) => name.startsWith('unplanned'), kind)).ms;
+  const alone = predicted({ version: 1, layers: LAYERS, groups: [] }, kind);
+  const unplanned = middle(PLANS.flatMap(({ name }) => timesOf(name, kind).map((pair) => pair[1] ?? 0)));
   // What a program knows that has timed the unplanned model, too.
   const known = calibrateWork(profile, shape, PASSES[kind], unplanned / 1000);
   const rows = PLANS.flatMap(({ name, plan }) => {
-    const times = timesOf((one) => one === name, kind);
-    if (times.length === 0) return [];
-    const { ms, error: noise } = typical(times);
+    const ratios = timesOf(name, kind).map(([plan = 0, beside = 1]) => plan / beside);
+    if (ratios.length === 0) return [];
+    const { ms: ratio, error } = typical(ratios);
+    const [ms, noise] = [ratio * unplanned, error * unplanned];
     const guess = predicted(plan, kind);
     const calibrated = predicted(plan, kind, known);
     return [
@@ -340,10 +333,12 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
     rows.slice(i + 1).map((b) => ({
       // Alike where the difference may be noise of the two.
       clear: Math.abs(a.ms - b.ms) > 2 * Math.hypot(a.noise, b.noise),
-      right: (a.ms - b.ms) * (a.calibrated - b.calibrated) > 0,
+      right: (a.ms - b.ms) * (a.guess - b.guess) > 0,
+      close: Math.abs(a.ms - b.ms) < 0.01 * Math.min(a.ms, b.ms),
     })),
   );
   const share = (/** @type {typeof pairs} */ some) => some.filter(({ right }) => right).length / some.length;
+  const rightly = (/** @type {typeof pairs} */ some) => `${percent(share(some))} of ${some.length}`;
   const size = (/** @type {number[]} */ all) => spread(all.map(Math.abs));
   const absolute = size(rows.map(({ error }) => error));
   const relative = size(rows.map(({ calibratedError }) => calibratedError));
@@ -361,7 +356,7 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
     `${rows.length} plans: median error ${percent(absolute.median)} (q3 ${percent(absolute.q3)}), with the unplanned time ${percent(relative.median)} (q3 ${percent(relative.q3)});`,
   );
   console.log(
-    `pairs ranked rightly: ${percent(share(pairs))} of ${pairs.length}; of the ${pairs.filter(({ clear }) => clear).length} beyond noise ${percent(share(pairs.filter(({ clear }) => clear)))}, of the rest ${percent(share(pairs.filter(({ clear }) => !clear)))}`,
+    `pairs ranked rightly: ${rightly(pairs)}; beyond noise ${rightly(pairs.filter(({ clear }) => clear))}, the rest ${rightly(pairs.filter(({ clear }) => !clear))}; that differ by 1 % or more ${rightly(pairs.filter(({ close }) => !close))}`,
   );
   document.kinds[kind] = {
     unplanned,

@@ -33,6 +33,7 @@ describe('work', () => {
     runSeconds: 1e-4,
     products: [{ type: 'float16', m: 1, k: 64, n: 64, weightBits: 16, seconds: 1e-4 }],
     elementwise: [{ bytes: 100, seconds: 1e-6 }],
+    operators: { sum: [{ bytes: 100, seconds: 1e-6 }] },
   });
   const at = (profile: typeof machine) =>
     predictPass({ plan: unplanned(6), shape: TINY, placement: onOneDevice('0'), profile }, pass);
@@ -49,6 +50,7 @@ describe('work', () => {
       expect(b.memoryBytesPerSecond / a.memoryBytesPerSecond).toBeCloseTo(factor, 10);
       expect(b.peakFlops.float16! / a.peakFlops.float16!).toBeCloseTo(factor, 10);
       expect(a.elementwise![0]!.seconds / b.elementwise![0]!.seconds).toBeCloseTo(factor, 10);
+      expect(a.operators!.sum![0]!.seconds / b.operators!.sum![0]!.seconds).toBeCloseTo(factor, 10);
       expect([a.launchSeconds, a.runSeconds, a.norms]).toEqual([b.launchSeconds, b.runSeconds, undefined]);
     }
   });

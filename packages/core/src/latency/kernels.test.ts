@@ -51,6 +51,27 @@ it('attends to the tokens before only', () => {
   expect(kernels.find(({ kind }) => kind === 'attention')!.flops).toBe(4 * (1 + 2 + 3) * 4096);
 });
 
+it('cuts gate and up apart where one product gave both', () => {
+  const shape = modelShape('smollm2-135m');
+  const of = (activation: number) => {
+    const counted = { ...shape, kernels: { ...shape.kernels, activation } };
+    return ffnKernels(counted, pass, layerPart(counted))
+      .filter(({ kind }) => kind === 'small')
+      .map(({ name, operator, bytes }) => [name, operator, bytes / 4 / 1536]);
+  };
+  expect(of(1)).toEqual([['activation', 'activation', 2]]);
+  expect(of(2)).toEqual([
+    ['activation', 'activation', 2],
+    ['activation', undefined, 2],
+  ]);
+  // Two halves in and out; one; two in, one out.
+  expect(of(3)).toEqual([
+    ['split', 'split', 4],
+    ['activation', 'activation', 2],
+    ['gate', undefined, 3],
+  ]);
+});
+
 describe('parts', () => {
   it('of a split layer are shares of it, rounded up', () => {
     const shape = modelShape('smollm2-135m');

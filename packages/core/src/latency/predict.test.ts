@@ -108,9 +108,12 @@ describe('never slower', () => {
     it(`with ${name}`, () => {
       fc.assert(
         fc.property(alike, fc.double({ min: 1, max: 100, noNaN: true }), ({ pass, ...options }, factor) => {
-          const before = predictPass(options, pass).seconds;
-          const after = predictPass({ ...options, profile: change(options.profile, factor) }, pass).seconds;
-          expect(after).toBeLessThanOrEqual(before * (1 + 1e-12));
+          const { seconds, assignment } = predictPass(options, pass);
+          // Branches are shared out by what they compute: other teams may compute sooner and exchange longer.
+          const placement = { ...options.placement, assignment };
+          const profile = change(options.profile, factor);
+          const after = predictPass({ ...options, placement, profile }, pass).seconds;
+          expect(after).toBeLessThanOrEqual(seconds * (1 + 1e-12));
         }),
       );
     });

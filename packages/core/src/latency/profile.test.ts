@@ -50,6 +50,18 @@ it('refuses what is no profile, with the place', () => {
       }),
       'devices[0].elementwise[1].bytes',
     ],
+    [
+      device({
+        operators: {
+          split: [
+            { bytes: 5, seconds: 1 },
+            { bytes: 5, seconds: 1 },
+          ],
+        },
+      }),
+      'devices[0].operators.split[1].bytes',
+    ],
+    [device({ operators: { other: [] } }), 'devices[0].operators'],
     [device({ attention: [{ type: 'float32', tokens: 0 }] }), 'devices[0].attention[0].tokens'],
     [changed({ devices: [machine.devices[0], machine.devices[0]] }), 'devices[1].id'],
     [changed({ links: [{ ...machine.links[0], between: ['0', '7'] }] }), 'links[0].between[1]'],
