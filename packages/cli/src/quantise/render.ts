@@ -1,4 +1,4 @@
-import type { KindsEvaluation, QuantisedMatrix } from '@cqil/planner';
+import type { KindsEvaluation, QdqRecord, QuantisedMatrix } from '@cqil/planner';
 import { table } from '../terminal/table.js';
 
 /** What each matrix got, a line each. */
@@ -13,6 +13,30 @@ export function renderMatrices(matrices: readonly QuantisedMatrix[]): string {
       `${(100 * Math.sqrt(error)).toFixed(2)} %`,
     ]),
   ]);
+}
+
+/** What products read, a line each, and the steps of the residual stream. */
+export function renderQdq({
+  inputs,
+  residual,
+  matrices,
+}: Pick<QdqRecord, 'inputs' | 'residual' | 'matrices'>): string {
+  const shapes = new Map(matrices.map((matrix) => [matrix.name, matrix]));
+  const { bits, sums, stretches } = residual;
+  return [
+    table([
+      ['products that read one value', 'inputs', 'outputs', 'bits', 'error'],
+      ...inputs.map(({ products, bits: width, error }) => [
+        products.join(', '),
+        `${shapes.get(products[0] ?? '')?.inFeatures ?? ''}`,
+        `${products.reduce((sum, name) => sum + (shapes.get(name)?.outFeatures ?? 0), 0)}`,
+        `${width}`,
+        `${(100 * Math.sqrt(error)).toFixed(2)} %`,
+      ]),
+    ]),
+    `${sums} sums of the residual stream in ${bits}-bit integers; steps: ` +
+      stretches.map(({ from, to, step }) => `${step.toPrecision(4)} (${from + 1} to ${to})`).join(', '),
+  ].join('\n');
 }
 
 /** What it costs on held-out text, a line for each kind. */

@@ -80,7 +80,7 @@ export class Calibration {
  * How much each token counts: all the same, but for those with activations of another scale (massive activations,
  * arXiv 2402.17762), a few of which would outweigh all others.
  */
-function tokenShares(x: Float32Array, features: number): Float32Array {
+export function tokenShares(x: Float32Array, features: number): Float32Array {
   const tokens = x.length / features;
   const squares = new Float32Array(tokens);
   for (let token = 0; token < tokens; token++) {

@@ -1,8 +1,8 @@
 export { type BlockOptions, dequantiseBlocks, type QuantisedBlocks, quantiseBlocks } from './blocks.js';
 export { type CompensateOptions, roundCompensated } from './compensate.js';
+export * from './qdq/index.js';
 export { quantise } from './quantise.js';
 export {
-  QUANTISE_FILE,
   type QuantisedModel,
   type QuantiseModelOptions,
   type QuantiseRecord,
@@ -17,3 +17,4 @@ export {
   type QuantiseResult,
   type UnquantisedMatrix,
 } from './types.js';
+export { QUANTISE_FILE, type QuantisedFolderOptions, type QuantisedFolderRecord } from './write-quantised.js';

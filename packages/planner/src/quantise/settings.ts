@@ -57,7 +57,8 @@ export function settingsOf(options: QuantiseOptions): Settings {
   };
 }
 
-function batchesOf(windows: readonly (readonly number[])[], tokens: number): (readonly number[])[][] {
+/** Windows of one length in a row, as many as have no more tokens than given: `[batches][batch][tokens]`. */
+export function batchesOf(windows: readonly (readonly number[])[], tokens: number): (readonly number[])[][] {
   const batches: (readonly number[])[][] = [];
   for (const ids of windows) {
     const last = batches.at(-1);
