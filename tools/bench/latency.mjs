@@ -3,17 +3,19 @@
  * What core/latency predicts from a profile of this machine, beside what plans take: a token behind 128 and behind 1,024
  * tokens, and a prompt of 128.
  *
- *   node tools/bench/latency.mjs <model> --work DIR [--threads 1] [--rounds 7] [--tokens 24] [--plans 38]
- *     [--seconds N] [--report]    (needs a build)
+ *   MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_ARENA_MAX=1 node tools/bench/latency.mjs <model> --work DIR
+ *     [--threads 1] [--rounds 7] [--tokens 24] [--plans 38] [--seconds N] [--report]    (needs a build)
  *
  * The work folder takes the profiles, the rewritten models and what was measured; a run that was stopped, or ended by
  * `--seconds`, goes on where it was. `--report` measures nothing and prints the table of what is there.
  *
- * Every round opens each model anew, from another place of the list on, and every second one measures a profile before:
- * where a session's weights come to lie in memory makes a difference of some per cent for as long as it lives. What other
- * work does to the memory changes from second to second and makes tens of per cent, so a plan is measured beside the
- * unplanned model, token by token in turn, and what is taken is the ratio of the two: of first quartiles (as the profile's
- * runs are), the median over rounds, times the median of what the unplanned model takes. With one thread times are of the processor.
+ * Where a session's weights come to lie in memory makes a difference of some 5 % for as long as it lives, and what other work
+ * does to the memory makes tens of per cent from second to second. So every round opens each model anew, from another place
+ * of the list on; by those settings, glibc gives the memory of one model to the next, so that all of a round have the same
+ * luck; and a model is measured beside one session of the unplanned model that stays, token by token in turn. What is taken
+ * is the ratio of the two (of first quartiles, as the profile's runs are), over what the unplanned model's own ratio is when
+ * it is opened like the others, several times a round. Of that the median over rounds. Every second round measures a profile
+ * before; their medians are what predictions are made by. With one thread times are of the processor.
  * Two plans differ beyond noise where they differ by more than twice the standard error of their difference (bootstrap over
  * rounds). Plans that are predicted alike count as ranked wrongly.
  *
@@ -107,6 +109,9 @@ function plans() {
   return found.map((_, i) => /** @type {Named} */ (found[(i * 17) % found.length]));
 }
 const PLANS = plans().slice(0, Number(values.plans));
+/** The unplanned model is one of those that are measured, before every so many plans. */
+const UNPLANNED = 'unplanned';
+const UNPLANNED_EVERY = 8;
 /** Behind a long context every fourth plan is measured. */
 const isLong = (/** @type {number} */ i) => i % 4 === 0;
 
@@ -241,6 +246,8 @@ if (!values.report) {
       if (spent()) stop(`before ${name} was written`);
       await rewriteModel(source, plan, out, { wide: { kv: 'merged' } });
     }
+    if (i % UNPLANNED_EVERY === 0)
+      models.push({ name: `${UNPLANNED} ${i}`, graph: source.onnxFile, long: isLong(i) });
     models.push({ name, graph: path.join(out, source.onnxRelative), long: isLong(i) });
   }
   for (let round = 0; round < rounds; round++) {
@@ -286,9 +293,20 @@ function typical(times) {
   const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
   return { ms: middle(times), error: Math.sqrt(variance) };
 }
-/** @param {string} name @param {keyof typeof PASSES} kind */
-const timesOf = (name, kind) =>
-  whole.flatMap((round) => [round[name]?.[kind] ?? []]).filter((pair) => pair.length > 0);
+/** Of a round, what the unplanned model takes and its ratio to the session that stays. @param {Record<string, Times>} round @param {keyof typeof PASSES} kind */
+function unplannedOf(round, kind) {
+  const pairs = Object.entries(round).flatMap(([name, times]) => {
+    const pair = times[kind];
+    return name.startsWith(UNPLANNED) && pair !== undefined ? [pair] : [];
+  });
+  return { ms: middle(pairs.map(([own]) => own)), ratio: middle(pairs.map(([own, beside]) => own / beside)) };
+}
+/** Of each round, a plan's time over the unplanned model's. @param {string} name @param {keyof typeof PASSES} kind */
+const ratiosOf = (name, kind) =>
+  whole.flatMap((round) => {
+    const pair = round[name]?.[kind];
+    return pair === undefined ? [] : [pair[0] / pair[1] / unplannedOf(round, kind).ratio];
+  });
 const PASSES = {
   decode: { tokens: 1, context: PROMPT + tokens / 2 },
   long: { tokens: 1, context: LONG + tokens / 2 },
@@ -306,11 +324,16 @@ const document = {
 };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const alone = predicted({ version: 1, layers: LAYERS, groups: [] }, kind);
-  const unplanned = middle(PLANS.flatMap(({ name }) => timesOf(name, kind).map((pair) => pair[1] ?? 0)));
+  const unplanned = middle(
+    whole.flatMap((round) => {
+      const { ms } = unplannedOf(round, kind);
+      return Number.isNaN(ms) ? [] : [ms];
+    }),
+  );
   // What a program knows that has timed the unplanned model, too.
   const known = calibrateWork(profile, shape, PASSES[kind], unplanned / 1000);
   const rows = PLANS.flatMap(({ name, plan }) => {
-    const ratios = timesOf(name, kind).map(([plan = 0, beside = 1]) => plan / beside);
+    const ratios = ratiosOf(name, kind);
     if (ratios.length === 0) return [];
     const { ms: ratio, error } = typical(ratios);
     const [ms, noise] = [ratio * unplanned, error * unplanned];

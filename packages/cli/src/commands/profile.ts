@@ -30,7 +30,7 @@ export const profile = defineCommand({
         .option('devices', {
           type: 'string',
           describe:
-            'devices of a partition, like cpu:0,cpu:1: a thread each, and all together; default: one session',
+            'devices of a partition, like cpu:0,cpu:1: a thread each, at the same time, and all together; default: one session',
           coerce: deviceList('devices'),
         })
         .conflicts('devices', 'threads')
