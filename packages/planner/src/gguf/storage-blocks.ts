@@ -1,3 +1,11 @@
+import {
+  appendBlockSums,
+  encodeOffsets,
+  type OffsetLayout,
+  offsetLayout,
+  type ProductBlocks,
+  zeroPointBytes,
+} from '../block-offsets/index.js';
 import { DataType, type TensorData } from '../onnx/index.js';
 import { type BlockFormat, blockFormat, type CodedBlocks, isBlockType, readBlocks } from './blocks.js';
 import { encodedRows, PieceData, rowMajorData } from './float-data.js';
@@ -11,10 +19,9 @@ import type { LinearLayer, MatrixRows } from './weights.js';
 /**
  * Weights that stay in blocks: `MatMulNBits` for products, `GatherBlockQuantized` for the embedding table.
  *
- * Codes of 4 bits stay 4 bits; wider ones take 8. Both are centred on the operator's default zero point, so no
- * format needs zero points of its own. What a format with a minimum has beyond that,
- * `(minimum + scale · centre)` for a whole block, is carried exactly: it multiplies the *sum* of the block's
- * inputs, and so is a small product `[inputs / 32] × [inputs / 32, outputs]` beside the large one.
+ * Codes of 4 bits stay 4 bits; wider ones take 8. Formats without a minimum are centred on the operator's default zero
+ * point. One with a minimum is blocks with an offset each, `minimum + scale · centre`: most of it is an integer zero
+ * point, the rest multiplies the sum of the block's inputs, which the product reads as further inputs.
  */
 export const blockStorage: Storage = {
   floatType: 'float32',
@@ -97,25 +104,19 @@ function commonFormat(layer: LinearLayer): BlockFormat | undefined {
 const emitBlockLinear =
   (format: BlockFormat): LinearEmitter =>
   (b, name, input, layer, output) => {
-    const { codes, scales } = addBlocks(b, `${weightName(name)}.MatMul`, layer, format);
-    const last = format.hasMinimum ? undefined : layer.biases === undefined ? output : undefined;
-    let result = emitProduct(b, name, input, layer, format, { codes, scales }, last);
+    const last = layer.biases === undefined ? output : undefined;
     if (format.hasMinimum) {
-      const rest = emitRemainder(b, name, input, layer, format);
-      result = b.node(
-        `${name}/Remainder/Add`,
-        'Add',
-        [result, rest],
-        {},
-        layer.biases === undefined ? output : undefined,
-      );
+      return emitBias(b, name, emitOffsetProduct(b, name, input, layer, format, last), layer, output);
     }
-    return emitBias(b, name, result, layer, output);
+    const weights = addBlocks(b, `${weightName(name)}.MatMul`, layer, format);
+    return emitBias(b, name, emitProduct(b, name, input, layer, format, weights, last), layer, output);
   };
 
 interface BlockWeights {
   readonly codes: string;
   readonly scales: string;
+  /** Where they are not the operator's own. */
+  readonly zeroPoints?: string;
 }
 
 function addBlocks(b: GraphBuilder, name: string, layer: LinearLayer, format: BlockFormat): BlockWeights {
@@ -145,16 +146,17 @@ function emitProduct(
   input: string,
   layer: LinearLayer,
   format: BlockFormat,
-  { codes, scales }: BlockWeights,
+  { codes, scales, zeroPoints }: BlockWeights,
   output?: string,
+  features = layer.inputs,
 ): string {
   const bits = storedBits(format);
   return b.node(
     `${name}/MatMul`,
     'com.microsoft::MatMulNBits',
-    [input, codes, scales],
+    [input, codes, scales, ...(zeroPoints === undefined ? [] : [zeroPoints])],
     {
-      K: { int: layer.inputs },
+      K: { int: features },
       N: { int: layer.outputs },
       bits: { int: bits },
       block_size: { int: format.blockSize },
@@ -164,33 +166,66 @@ function emitProduct(
   );
 }
 
-/** The product of the blocks' input sums with what the codes leave of each block. */
-function emitRemainder(
+/** The product of blocks with minima, read with the sums of the input's blocks. */
+function emitOffsetProduct(
   b: GraphBuilder,
   name: string,
   input: string,
   layer: LinearLayer,
   format: BlockFormat,
+  output: string | undefined,
 ): string {
   const { inputs, outputs } = layer;
-  const blocks = inputs / format.blockSize;
-  const sums = blockSums(b, input, blocks, format.blockSize);
-  const rest = b.weight(
-    `${weightName(name)}.MatMul.weight_remainder`,
-    DataType.FLOAT,
-    [blocks, outputs],
-    remainderData(layer, blocks),
-  );
-  return b.node(`${name}/Remainder/MatMul`, 'MatMul', [sums, rest]);
+  const { blockSize } = format;
+  const bits = storedBits(format);
+  const layout = offsetLayout({ inFeatures: inputs, bits, blockSize });
+  const { totalBlocks } = layout;
+  const blob = (blockSize * bits) / 8;
+  const zeroBytes = zeroPointBytes(layout);
+  const product = (rows: CodedRows): ProductBlocks => {
+    const { scales, minima } = rows.coded;
+    const centre = middle(rows.format.bits);
+    const offsets = minima!.map((minimum, block) => minimum + scales[block]! * centre);
+    return encodeOffsets({ codes: storedCodes(rows), scales, offsets }, rows.count, layout);
+  };
+  const weight = `${weightName(name)}.MatMul`;
+  const weights = {
+    codes: b.weight(
+      `${weight}.weight_codes`,
+      DataType.UINT8,
+      [outputs, totalBlocks, blob],
+      perBlock(layer, outputs * totalBlocks * blob, (rows) => product(rows).codes),
+    ),
+    scales: b.weight(
+      `${weight}.weight_scales`,
+      DataType.FLOAT,
+      [outputs, totalBlocks],
+      perBlock(layer, outputs * totalBlocks * 4, (rows) => bytesOf(product(rows).scales)),
+    ),
+    zeroPoints: b.weight(
+      `${weight}.weight_zero_points`,
+      DataType.UINT8,
+      [outputs, zeroBytes],
+      perBlock(layer, outputs * zeroBytes, (rows) => product(rows).zeroPoints),
+    ),
+  };
+  const read = withBlockSums(b, input, layout);
+  return emitProduct(b, name, read, layer, format, weights, output, layout.features);
 }
 
-/** `[batch, seq, inputs]` → `[batch, seq, blocks]`, made once for all products with the same input. */
-function blockSums(b: GraphBuilder, input: string, blocks: number, blockSize: number): string {
-  const at = `${input.replace(/\/output_\d+$/, '')}/BlockSums`;
-  const sums = `${at}/ReduceSum/output_0`;
-  if (b.graph.nodes.some((node) => node.output.includes(sums))) return sums;
-  const split = b.node(`${at}/Reshape`, 'Reshape', [input, b.int64([0, 0, blocks, blockSize])]);
-  return b.node(`${at}/ReduceSum`, 'ReduceSum', [split, b.int64([-1])], { keepdims: { int: 0 } }, sums);
+/** The input with the sums of its blocks, made once for all products that read it so. */
+function withBlockSums(b: GraphBuilder, input: string, layout: OffsetLayout): string {
+  const at = `${input.replace(/\/output_\d+$/, '')}/BlockSums.${layout.digits}`;
+  const known = `${at}/Concat/output_0`;
+  if (b.graph.nodes.some((node) => node.output.includes(known))) return known;
+  return appendBlockSums(
+    {
+      node: (opType, inputs, attributes) => b.node(`${at}/${opType}`, opType, inputs, attributes),
+      integers: (values) => b.int64(values),
+    },
+    input,
+    layout,
+  );
 }
 
 /** Data made from the coded rows of all parts, one after the other. */
@@ -207,21 +242,18 @@ function perBlock(
 interface CodedRows {
   readonly coded: CodedBlocks;
   readonly format: BlockFormat;
-  /** The first row's place among the outputs. */
-  readonly first: number;
+  /** Rows. */
   readonly count: number;
 }
 
 async function* codedRows(layer: LinearLayer): AsyncGenerator<CodedRows> {
-  let before = 0;
   const rowsAtOnce = Math.max(1, Math.floor((16 * 1024 * 1024) / layer.inputs));
   for (const part of layer.parts) {
     const { type } = part;
     if (!isBlockType(type)) throw new TypeError(`${type} has no blocks`);
-    for await (const { first, count, bytes } of encodedRows(part, rowsAtOnce)) {
-      yield { coded: readBlocks(type, bytes), format: blockFormat(type), first: before + first, count };
+    for await (const { count, bytes } of encodedRows(part, rowsAtOnce)) {
+      yield { coded: readBlocks(type, bytes), format: blockFormat(type), count };
     }
-    before += part.outputs;
   }
 }
 
@@ -237,24 +269,6 @@ function storedCodes({ coded: { codes }, format }: CodedRows): Uint8Array {
   const out = new Uint8Array(codes.length / 2);
   for (let i = 0; i < out.length; i++) out[i] = codes[2 * i]! | (codes[2 * i + 1]! << 4);
   return out;
-}
-
-/** `minimum + scale · middle` of every block, `[blocks, outputs]`. */
-function remainderData(layer: LinearLayer, blocks: number): TensorData {
-  const { outputs } = layer;
-  return new PieceData(blocks * outputs * 4, async function* () {
-    const out = new Float32Array(blocks * outputs);
-    for await (const { coded, format, first, count } of codedRows(layer)) {
-      const { scales, minima } = coded;
-      for (let row = 0; row < count; row++) {
-        for (let block = 0; block < blocks; block++) {
-          const at = row * blocks + block;
-          out[block * outputs + first + row] = minima![at]! + scales[at]! * middle(format.bits);
-        }
-      }
-    }
-    yield bytesOf(out);
-  });
 }
 
 function bytesOf(values: Float32Array): Uint8Array {

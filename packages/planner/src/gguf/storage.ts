@@ -46,7 +46,7 @@ function sourceStorage(types: ReadonlySet<QuantType>): StorageChoice {
   const parts = ['blocks of the source repacked without a second quantisation'];
   if (formats.some(({ bits }) => bits === 5 || bits === 6)) parts.push('codes of 5 and 6 bits in 8');
   if (formats.some(({ hasMinimum }) => hasMinimum)) {
-    parts.push('minima as an exact product of block sums');
+    parts.push('minima as zero points and products of block sums');
   }
   return {
     storage: blockStorage,

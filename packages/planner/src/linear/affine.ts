@@ -1,4 +1,5 @@
 import type { Dataflow, Operation } from '../anatomy/dataflow.js';
+import { layoutOfProduct } from '../block-offsets/index.js';
 import { DataType, intAttribute, isFloatType, type Node } from '../onnx/index.js';
 import type { Constants } from './constants.js';
 import { hasActivation, type WeightProduct, weightProduct } from './products.js';
@@ -40,8 +41,10 @@ interface Rows {
 /** A value between the two ends: numbers, or a part of the arithmetic of quantised products. */
 type Value =
   | Rows
-  /** The last axis split in blocks, to be summed. */
-  | { readonly kind: 'blocks' }
+  /** The last axis split in blocks, and the sums of these. */
+  | { readonly kind: 'blocks' | 'sums' }
+  /** The input with the sums of its blocks behind it, for a product of blocks with offsets. */
+  | { readonly kind: 'with-sums'; readonly rows: Rows; readonly digits: number }
   | { readonly kind: 'codes'; readonly of: Rows }
   /** The scale of dynamic codes, perhaps times that of a weight. */
   | { readonly kind: 'scale' }
@@ -50,6 +53,8 @@ type Value =
   | { readonly kind: 'products'; readonly width: number; readonly type: number };
 
 const FOLDS = new Set(['Flatten', 'Reshape', 'Squeeze', 'Unsqueeze']);
+/** What makes sums of blocks, perhaps padded. */
+const SUMMED = new Set(['Pad', 'ReduceSum']);
 const KEEPS = new Set(['Dropout', 'Identity', 'Neg']);
 
 /** Where a way between two values stops being affine, or `undefined` where there is no product on it. */
@@ -76,6 +81,13 @@ export class AffineReader {
       this.#products.set(operation, weightProduct(operation.node, this.constants));
     }
     return this.#products.get(operation);
+  }
+
+  /** What sums of its blocks were put behind, for a product of blocks with offsets. */
+  beforeSums(value: string): string | undefined {
+    const source = this.dataflow.producer(value);
+    const [first, second = ''] = source?.op === 'Concat' ? source.node.input : [];
+    return SUMMED.has(this.dataflow.producer(second)?.op ?? '') ? first : undefined;
   }
 
   /**
@@ -177,14 +189,15 @@ class Walk {
 
   #multiply(node: Node, product: WeightProduct): Value | undefined {
     const data = this.#value(product.data);
-    const rows = data?.kind === 'codes' ? data.of : data;
-    if (data?.kind !== product.reads || rows?.kind !== 'rows') return undefined;
+    const read = this.#readBy(product, data);
+    if (read === undefined) return undefined;
+    const { rows, inFeatures } = read;
     // Scales and zero points must be those of the codes, or constant; nothing else may enter.
     const others = node.input.filter((input) => input !== '' && input !== product.data);
     const fits = (name: string) =>
       this.#constant(name) || ['scale', 'zero-point'].includes(this.#value(name)?.kind ?? '');
     if (!others.every(fits)) return undefined;
-    if (!this.#readsInput(rows, product.inFeatures, product.type)) return undefined;
+    if (!this.#readsInput(rows, inFeatures, product.type)) return undefined;
     this.rank2 ||= product.rank2;
     this.quantised ||= product.quantised;
     this.accuracyLevel ??= product.accuracyLevel;
@@ -198,6 +211,21 @@ class Walk {
       return rows.weighted ? undefined : { kind: 'products', width, type: DataType.INT32 };
     }
     return result;
+  }
+
+  /** The numbers that a product is a function of, and how many of them. */
+  #readBy(product: WeightProduct, data: Value | undefined): { rows: Rows; inFeatures: number } | undefined {
+    const { inFeatures } = product;
+    if (data?.kind === 'with-sums') {
+      const { bits, blockSize } = product.blocks ?? {};
+      const layout =
+        bits === undefined || blockSize === undefined
+          ? undefined
+          : layoutOfProduct(inFeatures, bits, blockSize);
+      return layout?.digits === data.digits ? { rows: data.rows, inFeatures: layout.inFeatures } : undefined;
+    }
+    const rows = data?.kind === 'codes' ? data.of : data;
+    return data?.kind === product.reads && rows?.kind === 'rows' ? { rows, inFeatures } : undefined;
   }
 
   #quantise(node: Node): boolean {
@@ -229,16 +257,9 @@ class Walk {
         ['scale', 'zero-point'].includes(this.#value(name)?.kind ?? '');
       return node.input.slice(1).every(fits) ? first.of : undefined;
     }
-    if (op === 'ReduceSum' && first.kind === 'blocks') {
-      return {
-        kind: 'rows',
-        weighted: false,
-        biased: false,
-        width: undefined,
-        type: undefined,
-        direct: false,
-      };
-    }
+    if (op === 'ReduceSum' && first.kind === 'blocks') return { kind: 'sums' };
+    if (op === 'Pad' && first.kind === 'sums') return first;
+    if (op === 'Concat') return this.#withSums(node);
     if (first.kind !== 'rows') return undefined;
     if (KEEPS.has(op)) return op === 'Neg' ? { ...first, direct: false } : first;
     return FOLDS.has(op) ? this.#fold(node, first) : undefined;
@@ -252,6 +273,16 @@ class Walk {
     }
     this.folds.push({ node, behindProduct: rows.weighted });
     return rows;
+  }
+
+  /** The input, and behind it the sums of its blocks once for each digit of their offsets. */
+  #withSums(node: Node): Value | undefined {
+    const [first, ...others] = node.input.map((name) => this.#value(name));
+    if (intAttribute(node, 'axis') !== -1 || first?.kind !== 'rows' || !first.direct) return undefined;
+    const same = others.length > 0 && new Set(node.input.slice(1)).size === 1;
+    return same && others[0]?.kind === 'sums'
+      ? { kind: 'with-sums', rows: first, digits: others.length }
+      : undefined;
   }
 
   /** `rows ± constant` is a bias; `rows ± rows` adds two maps of the same input. */

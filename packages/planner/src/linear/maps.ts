@@ -151,6 +151,7 @@ class BranchMaps {
     let products: number | undefined;
     let at: Node | undefined;
     for (const candidate of this.#dominators(value)) {
+      if (reader.beforeSums(candidate) !== undefined) continue;
       const between = reader.between(candidate, value, candidate === this.#entry ? undefined : stop);
       const count = between.filter((operation) => reader.product(operation) !== undefined).length;
       if (count === 0) continue;
@@ -233,11 +234,7 @@ class BranchMaps {
       const quantises = source?.op === 'DynamicQuantizeLinear' || source?.op === 'QuantizeLinear';
       return quantises ? source.node.input[0] : undefined;
     }
-    if (source?.op === 'ReduceSum') {
-      const blocks = dataflow.producer(source.node.input[0] ?? '');
-      if (blocks?.op === 'Reshape') return blocks.node.input[0];
-    }
-    return product.data;
+    return reader.beforeSums(product.data) ?? product.data;
   }
 
   /** How far the map goes on from a product: to the sum with the rest of it and with its bias. */

@@ -19,6 +19,8 @@ export interface WeightProduct {
   readonly rank2: boolean;
   /** Of `MatMulNBits`, where it is given. */
   readonly accuracyLevel?: number;
+  /** Of products in blocks: bits of a code, and inputs that share a scale. */
+  readonly blocks?: { readonly bits: number; readonly blockSize: number };
 }
 
 /** Products that an activation is fused into: there is no value behind their affine part. */
@@ -132,6 +134,7 @@ function blockProduct(node: Node, constants: Constants): WeightProduct | undefin
   if (inFeatures === undefined || outFeatures === undefined) return undefined;
   if (!rest.every((input) => constants.has(input))) return undefined;
   const accuracyLevel = intAttribute(node, 'accuracy_level');
+  const blockSize = intAttribute(node, 'block_size');
   return {
     data,
     reads: 'rows',
@@ -144,5 +147,6 @@ function blockProduct(node: Node, constants: Constants): WeightProduct | undefin
     quantised: true,
     rank2: false,
     ...(accuracyLevel === undefined ? {} : { accuracyLevel }),
+    ...(blockSize === undefined ? {} : { blocks: { bits: intAttribute(node, 'bits') ?? 4, blockSize } }),
   };
 }

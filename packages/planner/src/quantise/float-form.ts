@@ -74,7 +74,7 @@ function headMap(model: Model, reader: AffineReader, logits: string, layers: num
   if (operation === undefined || root?.reads !== 'rows') return undefined;
   const shared = model.graph.consumers().get(operation.node.input[1] ?? '') ?? [];
   if (shared.length > 1) return undefined;
-  const part = reader.part(root.data, logits);
+  const part = reader.part(reader.beforeSums(root.data) ?? root.data, logits);
   if (!isAffine(part)) return undefined;
   const { input, output, inFeatures, outFeatures, hasBias, nodes } = part;
   return { layer: layers, role: 'o', input, output, inFeatures, outFeatures, hasBias, nodes };

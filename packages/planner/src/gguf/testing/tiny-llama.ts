@@ -132,7 +132,7 @@ const HALVES: Readonly<Partial<Record<QuantType, readonly (readonly [offset: num
   Q4_0: [[0, 0.012]],
   Q4_1: [
     [0, 0.012],
-    [2, -0.09],
+    [2, -0.07],
   ],
   Q5_0: [[0, 0.006]],
   Q5_1: [
@@ -141,14 +141,21 @@ const HALVES: Readonly<Partial<Record<QuantType, readonly (readonly [offset: num
   ],
   Q4_K: [
     [0, 0.0004],
-    [2, 0.003],
+    [2, 0.0012],
   ],
   Q5_K: [
     [0, 0.0002],
-    [2, 0.003],
+    [2, 0.0012],
   ],
   Q6_K: [[208, 0.00005]],
 };
+
+/**
+ * Where K-quants pack the scales and minima of their parts. With these bits neither is small, so that the values of a
+ * part lie on both sides of zero, as in a trained model.
+ */
+const PACKED_SCALES: Readonly<Partial<Record<QuantType, number>>> = { Q4_K: 4, Q5_K: 4 };
+const LARGE = 0xa0;
 
 /** Random values of a type: arbitrary codes and scales of a sensible size. */
 export function randomBlocks(type: QuantType, count: number, random: () => number): Uint8Array {
@@ -167,6 +174,9 @@ export function randomBlocks(type: QuantType, count: number, random: () => numbe
       bytes[block * blockBytes + offset] = half & 255;
       bytes[block * blockBytes + offset + 1] = half >> 8;
     }
+    const packed = PACKED_SCALES[type];
+    if (packed === undefined) continue;
+    for (let i = 0; i < 8; i++) bytes[block * blockBytes + packed + i]! |= LARGE;
   }
   return bytes;
 }

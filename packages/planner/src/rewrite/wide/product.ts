@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { UsageError } from '@cqil/core';
+import { appendBlockSums, type OffsetLayout, offsetLayout } from '../../block-offsets/index.js';
 import { toHalf } from '../../gguf/half.js';
 import type { AffinePart } from '../../linear/affine.js';
 import { OperatorSetIdProtoSchema } from '../../onnx/gen/onnx_pb.js';
@@ -17,7 +18,7 @@ import {
 } from '../../onnx/index.js';
 import type { Names } from '../names.js';
 import type { ConstantReader } from './constant-reader.js';
-import { type BlockFormat, packZeroPoints, type StoredBlocks, WideBlocks } from './wide-blocks.js';
+import { type BlockFormat, type StoredBlocks, WideBlocks } from './wide-blocks.js';
 import type { WideMatrix, WidePiece } from './wide-matrix.js';
 
 /**
@@ -212,7 +213,9 @@ export class Emitter {
   ): string {
     const { inFeatures, outFeatures } = wide.matrix.options;
     const { bits, blockSize, kind, accuracyLevel } = storage;
-    const blocks = inFeatures / blockSize;
+    const layout = kind === 'offsets' ? offsetLayout({ inFeatures, bits, blockSize }) : undefined;
+    const features = layout?.features ?? inFeatures;
+    const blocks = features / blockSize;
     const codes = this.#computed(
       `${name}.codes`,
       DataType.UINT8,
@@ -223,54 +226,48 @@ export class Emitter {
     const scales = this.#computed(`${name}.scales`, inputType, [outFeatures, blocks], async () =>
       encodeFloats((await wide.read(kind === 'symmetric')).scales, inputType),
     );
-    const inputs = [input, codes, scales];
-    if (kind === 'zero-points') {
+    const inputs = [layout === undefined ? input : this.#withBlockSums(input, layout), codes, scales];
+    if (kind !== 'symmetric') {
       const dims = [outFeatures, Math.ceil((blocks * bits) / 8)];
       inputs.push(
-        this.#computed(`${name}.zero_points`, DataType.UINT8, dims, async () =>
-          packZeroPoints((await wide.read(true)).zeroPoints, blocks, bits),
+        this.#computed(
+          `${name}.zero_points`,
+          DataType.UINT8,
+          dims,
+          async () => (await wide.read(true)).zeroPoints,
         ),
       );
     }
     needContribOperators(this.model);
-    const value = this.node(name, 'MatMulNBits', inputs, {
+    return this.node(name, 'MatMulNBits', inputs, {
       domain: 'com.microsoft',
       attributes: {
-        K: { int: inFeatures },
+        K: { int: features },
         N: { int: outFeatures },
         bits: { int: bits },
         block_size: { int: blockSize },
         ...(accuracyLevel === undefined ? {} : { accuracy_level: { int: accuracyLevel } }),
       },
     });
-    if (kind !== 'offsets') return value;
-    const offsets = this.#computed(`${name}.offsets`, inputType, [blocks, outFeatures], async () =>
-      encodeFloats((await wide.read(true)).offsets, inputType),
-    );
-    const rest = this.node(`${name}/offsets`, 'MatMul', [this.#blockSums(input, blocks, blockSize), offsets]);
-    return this.node(`${name}/offsets`, 'Add', [value, rest]);
   }
 
-  /** The sum of each block of a value `[batch, sequence, features]`; made once for all products that read it. */
-  #blockSums(input: string, blocks: number, blockSize: number): string {
-    const known = this.#sums.get(input);
+  /** A value `[batch, sequence, features]` with the sums of its blocks; made once for all products that read it so. */
+  #withBlockSums(input: string, layout: OffsetLayout): string {
+    const key = `${layout.digits} ${input}`;
+    const known = this.#sums.get(key);
     if (known !== undefined) return known;
     const name = `block_sums.${this.#sums.size}`;
-    const split = this.node(name, 'Reshape', [
+    let constants = 0;
+    const made = appendBlockSums(
+      {
+        node: (opType, inputs, attributes = {}) => this.node(name, opType, inputs, { attributes }),
+        integers: (values) => this.integers(`${name}.${constants++}`, values),
+      },
       input,
-      this.integers(`${name}.shape`, [0, 0, blocks, blockSize]),
-    ]);
-    const opset = this.model.opsets.get('') ?? 13;
-    const sums =
-      opset >= 13
-        ? this.node(name, 'ReduceSum', [split, this.integers(`${name}.axes`, [-1])], {
-            attributes: { keepdims: { int: 0 } },
-          })
-        : this.node(name, 'ReduceSum', [split], {
-            attributes: { axes: { ints: [-1] }, keepdims: { int: 0 } },
-          });
-    this.#sums.set(input, sums);
-    return sums;
+      layout,
+    );
+    this.#sums.set(key, made);
+    return made;
   }
 
   #computed(

@@ -1,6 +1,13 @@
+import {
+  decodeOffsets,
+  encodeOffsets,
+  layoutOfProduct,
+  offsetLayout,
+  type ProductBlocks,
+} from '../../block-offsets/index.js';
 import type { AffinePart } from '../../linear/affine.js';
 import { readMatrix } from '../../linear/index.js';
-import { intAttribute } from '../../onnx/index.js';
+import { DataType, intAttribute } from '../../onnx/index.js';
 import { quantiseBlocks } from '../../quantise/index.js';
 import { foldNorm } from './algebra.js';
 import type { ConstantReader } from './constant-reader.js';
@@ -10,8 +17,8 @@ import type { WideMatrix, WidePiece } from './wide-matrix.js';
  * How values are made of codes, block by block along the inputs:
  * - `symmetric`: `(code − 2^(bits−1)) · scale`
  * - `zero-points`: `(code − zero point) · scale`
- * - `offsets`: as `symmetric`, and a number for each block is added; a product with sums of the input's blocks stands
- *   beside `MatMulNBits` for it (what this project makes of GGUF's Q4_1)
+ * - `offsets`: as `symmetric`, and a number for each block is added; `MatMulNBits` reads sums of the input's blocks for
+ *   it (what this project makes of GGUF's Q4_1)
  */
 export type BlockKind = 'symmetric' | 'zero-points' | 'offsets';
 
@@ -23,47 +30,45 @@ export interface BlockFormat {
 
 /** A map's matrix as it is stored, by the names of its tensors. */
 export interface StoredBlocks extends BlockFormat {
-  /** `[outputs, blocks, blockSize · bits / 8]` */
+  /** `[outputs, blocks, blockSize · bits / 8]`; with offsets, the blocks of their digits too */
   readonly codes: string;
   /** `[outputs, blocks]`, in any shape */
   readonly scales: string;
   /** `[outputs, ⌈blocks · bits / 8⌉]` */
   readonly zeroPoints: string | undefined;
-  /** `[blocks, outputs]` */
-  readonly offsets: string | undefined;
 }
 
 /** Reads how a map is stored; `undefined` where that is more than one matrix in blocks. */
-export function storedBlocks({ nodes }: AffinePart, constants: ConstantReader): StoredBlocks | undefined {
+export function storedBlocks(
+  { nodes, inFeatures }: AffinePart,
+  constants: ConstantReader,
+): StoredBlocks | undefined {
   const products = nodes.filter(({ opType }) => opType === 'MatMulNBits');
   const [product] = products;
-  if (product === undefined || products.length > 1 || nodes.some(({ opType }) => !PARTS.has(opType)))
-    return undefined;
+  if (product === undefined || products.length > 1) return undefined;
+  const extended = nodes.some(({ opType }) => opType === 'Concat');
+  const parts = extended ? WITH_SUMS : PARTS;
+  if (nodes.some(({ opType }) => !parts.has(opType))) return undefined;
   const bits = intAttribute(product, 'bits') ?? 4;
+  const blockSize = intAttribute(product, 'block_size') ?? 32;
   const [, codes = '', scales = '', zeroPoints = '', order = ''] = product.input;
   const stored = (name: string) => constants.model.graph.initializers.has(name);
   if (![codes, scales, ...(zeroPoints === '' ? [] : [zeroPoints])].every(stored) || order !== '')
     return undefined;
-  const sums = nodes.filter(({ opType }) => opType === 'MatMul');
-  const offsets = sums[0]?.input.find(stored);
-  if (sums.length > 1 || (sums.length === 1) !== nodes.some(({ opType }) => opType === 'ReduceSum'))
-    return undefined;
-  if (sums.length === 1 && (offsets === undefined || zeroPoints !== '')) return undefined;
   // Zero points may be numbers of the scales' type; such are not codes.
-  if (zeroPoints !== '' && constants.constants.info(zeroPoints)?.dataType !== UINT8) return undefined;
-  return {
-    bits,
-    blockSize: intAttribute(product, 'block_size') ?? 32,
-    kind: offsets !== undefined ? 'offsets' : zeroPoints !== '' ? 'zero-points' : 'symmetric',
-    codes,
-    scales,
-    zeroPoints: zeroPoints === '' ? undefined : zeroPoints,
-    offsets,
-  };
+  if (zeroPoints !== '' && constants.constants.info(zeroPoints)?.dataType !== DataType.UINT8)
+    return undefined;
+  const common = { bits, blockSize, codes, scales, zeroPoints: zeroPoints === '' ? undefined : zeroPoints };
+  if (!extended) return { ...common, kind: zeroPoints !== '' ? 'zero-points' : 'symmetric' };
+  const layout = layoutOfProduct(intAttribute(product, 'K') ?? 0, bits, blockSize);
+  const fits = layout?.inFeatures === inFeatures && zeroPoints !== '';
+  return fits && constants.constants.info(scales)?.dataType === DataType.FLOAT
+    ? { ...common, kind: 'offsets' }
+    : undefined;
 }
 
-const PARTS = new Set(['Add', 'MatMul', 'MatMulNBits', 'ReduceSum', 'Reshape']);
-const UINT8 = 2;
+const PARTS = new Set(['Add', 'MatMulNBits']);
+const WITH_SUMS = new Set([...PARTS, 'Concat', 'Pad', 'ReduceSum', 'Reshape']);
 
 export function sameFormat(a: BlockFormat, b: BlockFormat): boolean {
   return a.bits === b.bits && a.blockSize === b.blockSize && a.kind === b.kind;
@@ -77,7 +82,7 @@ export interface BlockMatrix {
   readonly scales: Float32Array;
   /** `[outputs, blocks]` */
   readonly zeroPoints: Uint8Array;
-  /** `[blocks, outputs]` */
+  /** `[outputs, blocks]` */
   readonly offsets: Float32Array;
 }
 
@@ -86,7 +91,7 @@ export interface BlockMatrix {
  * folded in floating point and quantised once. Memory is that of the blocks and of one member's matrix.
  */
 export class WideBlocks {
-  #latest: Promise<BlockMatrix> | undefined;
+  #latest: Promise<ProductBlocks> | undefined;
 
   constructor(
     readonly matrix: WideMatrix,
@@ -97,12 +102,24 @@ export class WideBlocks {
     readonly kept: ReadonlyMap<WidePiece, StoredBlocks>,
   ) {}
 
-  /** @param last whether nothing more will be asked of it: it is not held any longer then */
-  async read(last: boolean): Promise<BlockMatrix> {
-    this.#latest ??= this.#build();
+  /**
+   * As its product reads them.
+   *
+   * @param last whether nothing more will be asked of it: it is not held any longer then
+   */
+  async read(last: boolean): Promise<ProductBlocks> {
+    this.#latest ??= this.#build().then((matrix) => this.#layOut(matrix));
     const found = await this.#latest;
     if (last) this.#latest = undefined;
     return found;
+  }
+
+  #layOut(matrix: BlockMatrix): ProductBlocks {
+    const { inFeatures, outFeatures } = this.matrix.options;
+    const { bits, blockSize, kind } = this.format;
+    if (kind === 'offsets')
+      return encodeOffsets(matrix, outFeatures, offsetLayout({ inFeatures, bits, blockSize }));
+    return { ...matrix, zeroPoints: packZeroPoints(matrix.zeroPoints, inFeatures / blockSize, bits) };
   }
 
   async #build(): Promise<BlockMatrix> {
@@ -126,37 +143,31 @@ export class WideBlocks {
       }
       const runs = columns ?? [{ from: 0, width: map.outFeatures, at: 0 }];
       for (const run of runs) {
-        copyBlocks(
-          part,
-          map.inFeatures / blockSize,
-          map.outFeatures,
-          target,
-          inFeatures / blockSize,
-          outFeatures,
-          {
-            ...run,
-            block: row / blockSize,
-            blob: (blockSize * this.format.bits) / 8,
-          },
-        );
+        copyBlocks(part, map.inFeatures / blockSize, target, inFeatures / blockSize, {
+          ...run,
+          block: row / blockSize,
+          blob: (blockSize * this.format.bits) / 8,
+        });
       }
     }
     return target;
   }
 
   async #stored(stored: StoredBlocks, blocks: number, outFeatures: number): Promise<BlockMatrix> {
-    const floats = async (name: string) => Float32Array.from(await this.constants.numbers(name));
-    const zeroPoints = emptyBlocks(blocks, outFeatures, this.format).zeroPoints;
-    if (stored.zeroPoints !== undefined) {
-      unpackInto(zeroPoints, (await this.constants.read(stored.zeroPoints)).bytes, blocks, stored.bits);
+    const { bits, kind } = stored;
+    const { blockSize } = this.format;
+    const made = emptyBlocks(blocks, outFeatures, this.format);
+    const bytes = async (name: string) => (await this.constants.read(name)).bytes;
+    const codes = await bytes(stored.codes);
+    const scales = Float32Array.from(await this.constants.numbers(stored.scales));
+    if (stored.zeroPoints === undefined) return { ...made, codes, scales };
+    const zeroPoints = await bytes(stored.zeroPoints);
+    if (kind === 'offsets') {
+      const layout = offsetLayout({ inFeatures: blocks * blockSize, bits: this.format.bits, blockSize });
+      return { ...made, ...decodeOffsets({ codes, scales, zeroPoints }, outFeatures, layout) };
     }
-    return {
-      codes: (await this.constants.read(stored.codes)).bytes,
-      scales: await floats(stored.scales),
-      zeroPoints,
-      offsets:
-        stored.offsets === undefined ? new Float32Array(blocks * outFeatures) : await floats(stored.offsets),
-    };
+    unpackInto(made.zeroPoints, zeroPoints, blocks, bits);
+    return { ...made, codes, scales };
   }
 }
 
@@ -172,10 +183,8 @@ function emptyBlocks(blocks: number, outFeatures: number, { bits, blockSize }: B
 function copyBlocks(
   from: BlockMatrix,
   fromBlocks: number,
-  fromOutputs: number,
   to: BlockMatrix,
   toBlocks: number,
-  toOutputs: number,
   place: {
     readonly from: number;
     readonly width: number;
@@ -191,10 +200,7 @@ function copyBlocks(
     to.codes.set(from.codes.subarray(source * blob, (source + fromBlocks) * blob), target * blob);
     to.scales.set(from.scales.subarray(source, source + fromBlocks), target);
     to.zeroPoints.set(from.zeroPoints.subarray(source, source + fromBlocks), target);
-  }
-  for (let k = 0; k < fromBlocks; k++) {
-    const start = k * fromOutputs + place.from;
-    to.offsets.set(from.offsets.subarray(start, start + place.width), (block + k) * toOutputs + place.at);
+    to.offsets.set(from.offsets.subarray(source, source + fromBlocks), target);
   }
 }
 
@@ -227,7 +233,7 @@ function quantise(
       const scale = Math.fround((greatest - least) / last);
       const at = j * blocks + block;
       made.scales[at] = scale;
-      made.offsets[block * outFeatures + j] = least + 2 ** (bits - 1) * scale;
+      made.offsets[at] = least + 2 ** (bits - 1) * scale;
       for (let i = 0; i < blockSize; i++) {
         const value = weight[(block * blockSize + i) * outFeatures + j] as number;
         const code = scale === 0 ? 0 : Math.max(0, Math.min(last, Math.round((value - least) / scale)));
@@ -249,7 +255,7 @@ function unpackInto(target: Uint8Array, packed: Uint8Array, blocks: number, bits
   }
 }
 
-export function packZeroPoints(zeroPoints: Uint8Array, blocks: number, bits: number): Uint8Array {
+function packZeroPoints(zeroPoints: Uint8Array, blocks: number, bits: number): Uint8Array {
   const outputs = zeroPoints.length / blocks;
   const perOutput = Math.ceil((blocks * bits) / 8);
   const packed = new Uint8Array(outputs * perOutput);
