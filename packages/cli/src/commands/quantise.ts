@@ -117,6 +117,7 @@ export const quantise = defineCommand({
         ...(args.inputTolerance === undefined ? {} : { inputTolerance: args.inputTolerance }),
         ...(args.stepRule === undefined ? {} : { stepRule: args.stepRule }),
         ...(args.residualBits === undefined ? {} : { residualBits: args.residualBits }),
+        ...(args.rotate === undefined ? {} : { rotate: args.rotate }),
         ...(args.residualSteps === 'one' ? { residualTolerance: Number.POSITIVE_INFINITY } : {}),
       });
       return { document: result, text: summary(result, renderQdq(result)) };
@@ -137,7 +138,7 @@ export const quantise = defineCommand({
 /** Options of one format, which the other does nothing with. */
 const OPTIONS_OF = {
   blocks: ['bits', 'method', 'finer', 'embedding-bits', 'block-size', 'accuracy-level'],
-  qdq: ['input-bits', 'input-tolerance', 'step-rule', 'residual-bits', 'residual-steps'],
+  qdq: ['input-bits', 'input-tolerance', 'step-rule', 'residual-bits', 'residual-steps', 'rotate'],
 } as const;
 
 function refuseOthers(args: { readonly format: 'blocks' | 'qdq'; readonly [option: string]: unknown }): void {

@@ -20,7 +20,8 @@ export function renderQdq({
   inputs,
   residual,
   matrices,
-}: Pick<QdqRecord, 'inputs' | 'residual' | 'matrices'>): string {
+  rotation,
+}: Pick<QdqRecord, 'inputs' | 'residual' | 'matrices' | 'rotation'>): string {
   const shapes = new Map(matrices.map((matrix) => [matrix.name, matrix]));
   const { bits, sums, stretches } = residual;
   return [
@@ -36,6 +37,9 @@ export function renderQdq({
     ]),
     `${sums} sums of the residual stream in ${bits}-bit integers; steps: ` +
       stretches.map(({ from, to, step }) => `${step.toPrecision(4)} (${from + 1} to ${to})`).join(', '),
+    rotation.applied
+      ? 'the stream is turned: massive activations are spread'
+      : `the stream is not turned: ${rotation.reason}`,
   ].join('\n');
 }
 

@@ -13,5 +13,6 @@ export type {
   QdqOptions,
   QdqResidual,
   QdqResult,
+  QdqRotation,
   QdqStretch,
 } from './types.js';

@@ -169,6 +169,19 @@ describe('quantiseQdq', () => {
     expect(relative(next.logits.data, whole.logits.data.slice(-size))).toBeLessThan(0.02);
   });
 
+  it('turns the stream where that can be done, unless it is left out', async () => {
+    const source = await readModel(testdata('genai-fp32/llama/model.onnx'));
+    const turned = await quantiseQdq(source, { calibration, session });
+    expect(turned.rotation).toEqual({ applied: true });
+    const plain = await quantiseQdq(source, { calibration, rotate: 'off', session });
+    expect(plain.rotation).toMatchObject({ applied: false });
+    const truth = await logitsOf(source);
+    for (const { model, residual } of [turned, plain]) {
+      expect((await recompute(model, PROMPT)).sums).toBe(residual.sums);
+      expect(relative(await logitsOf(model), truth)).toBeLessThan(0.06);
+    }
+  });
+
   it('gives 16 bits to inputs that err more than they may, and to no others', async () => {
     const source = await llama();
     const narrow = await quantiseQdq(source, { calibration, inputBits: 8, session });
@@ -228,6 +241,7 @@ describe('quantiseQdq', () => {
       { inputBits: 4 as never },
       { residualBits: 32 as never },
       { stepRule: 'least' as never },
+      { rotate: 'on' as never },
       { batchTokens: 0 },
     ]) {
       await expect(run(source, options)).rejects.toMatchObject({ code: 'QUANTISE_OPTIONS' });

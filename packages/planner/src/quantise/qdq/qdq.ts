@@ -14,11 +14,12 @@ import type { MagnitudeHistogram } from './histogram.js';
 import { observe } from './observe.js';
 import { CHANNEL_OPSET, raiseOpset, WIDE_OPSET } from './opset.js';
 import { quantiseSums } from './residual.js';
+import { rotateStream } from './rotate.js';
 import { type QdqSettings, qdqSettings } from './settings.js';
 import { type Step, stepOf } from './steps.js';
 import { chooseStretches, type Stretch } from './stretches.js';
 import { type ResidualSums, residualSums, withPlainSums } from './sums.js';
-import type { QdqInput, QdqMatrix, QdqOptions, QdqResult } from './types.js';
+import type { QdqInput, QdqMatrix, QdqOptions, QdqResult, QdqRotation } from './types.js';
 
 const TOKENS = 'input_ids';
 
@@ -46,13 +47,25 @@ const TOKENS = 'input_ids';
  */
 export async function quantiseQdq(original: Model, options: QdqOptions): Promise<QdqResult> {
   const settings = qdqSettings(options);
-  const graph = await decoderGraph(original, settings.session);
+  const { graph, rotation } = await prepared(original, settings);
   const seen = await observe(graph.model, graph.values, settings.batches, {
     session: settings.session,
     signal: settings.signal,
     onProgress: options.onProgress,
   });
-  return quantiseWith(graph, choose(graph, seen, settings), options);
+  return { ...(await quantiseWith(graph, choose(graph, seen, settings), options)), rotation };
+}
+
+/** The graph as it is quantised: its stream turned, where that is wanted and can be done. */
+export async function prepared(
+  original: Model,
+  { session, rotate }: Pick<QdqSettings, 'session' | 'rotate'>,
+): Promise<{ readonly graph: DecoderGraph; readonly rotation: QdqRotation }> {
+  const graph = await decoderGraph(original, session);
+  if (rotate === 'off') return { graph, rotation: { applied: false, reason: 'left out as asked' } };
+  const turned = rotateStream(graph);
+  if ('obstacle' in turned) return { graph, rotation: { applied: false, reason: turned.obstacle } };
+  return { graph: await decoderGraph(turned.model, session), rotation: { applied: true } };
 }
 
 /** A decoder's graph, and what in it is to be quantised. */
@@ -110,7 +123,7 @@ export async function quantiseWith(
   { model, residual, products, lookups }: DecoderGraph,
   { residualBits, stretches, inputs }: Choice,
   { signal, onProgress }: Pick<QdqOptions, 'signal' | 'onProgress'> = {},
-): Promise<QdqResult> {
+): Promise<Omit<QdqResult, 'rotation'>> {
   const wide = residualBits === 16 || [...inputs.values()].some(({ bits }) => bits === 16);
   raiseOpset(model, wide ? WIDE_OPSET : CHANNEL_OPSET);
   const qdq = new QdqGraph(model, new Names(model));

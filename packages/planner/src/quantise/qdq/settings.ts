@@ -14,6 +14,7 @@ export interface QdqSettings {
   readonly stepRule: StepRule;
   readonly residualBits: CodeBits;
   readonly residualTolerance: number;
+  readonly rotate: 'auto' | 'off';
   readonly session: SessionOptions | undefined;
   readonly signal: AbortSignal | undefined;
 }
@@ -21,7 +22,7 @@ export interface QdqSettings {
 /** @throws UsageError `QUANTISE_OPTIONS`; `QUANTISE_TEXT` without text */
 export function qdqSettings(options: QdqOptions): QdqSettings {
   const { inputBits = 'auto', inputTolerance = 0.001, stepRule = 'error' } = options;
-  const { residualBits = 16, residualTolerance = 0.0001, batchTokens = 1024 } = options;
+  const { residualBits = 16, residualTolerance = 0.0001, rotate = 'auto', batchTokens = 1024 } = options;
   const check = (holds: boolean, name: string, expected: string, found: unknown) => {
     if (holds) return;
     throw new UsageError('QUANTISE_OPTIONS', `The option "${name}" makes no sense.`, {
@@ -34,6 +35,7 @@ export function qdqSettings(options: QdqOptions): QdqSettings {
   check(STEP_RULES.includes(stepRule), 'stepRule', STEP_RULES.join(', '), stepRule);
   check(inputTolerance >= 0, 'inputTolerance', 'a number of 0 or more', inputTolerance);
   check(residualTolerance >= 0, 'residualTolerance', 'a number of 0 or more', residualTolerance);
+  check(['auto', 'off'].includes(rotate), 'rotate', '"auto" or "off"', rotate);
   check(batchTokens >= 1, 'batchTokens', 'a number of 1 or more', batchTokens);
   if (options.calibration.length === 0) {
     throw new UsageError('QUANTISE_TEXT', 'There is no text to calibrate with.', {
@@ -48,6 +50,7 @@ export function qdqSettings(options: QdqOptions): QdqSettings {
     stepRule,
     residualBits,
     residualTolerance,
+    rotate,
     session: options.session,
     signal: options.signal,
   };

@@ -23,6 +23,11 @@ export interface QdqOptions {
    * `chooseStretches`; 0.0001 when absent. Infinity gives the whole model one step.
    */
   readonly residualTolerance?: number;
+  /**
+   * `auto`, when absent: the stream is turned such that massive activations are spread over all entries, where the graph
+   * permits that (see `rotateStream`); `off`: it is left as it is.
+   */
+  readonly rotate?: 'auto' | 'off';
   /** Tokens run at once; 1,024 when absent. */
   readonly batchTokens?: number;
   readonly session?: SessionOptions;
@@ -68,8 +73,15 @@ export interface QdqResidual {
   readonly stretches: readonly QdqStretch[];
 }
 
+/** Whether the stream was turned, and why not, in words for the user. */
+export interface QdqRotation {
+  readonly applied: boolean;
+  readonly reason?: string;
+}
+
 export interface QdqResult {
   readonly model: Model;
+  readonly rotation: QdqRotation;
   readonly residual: QdqResidual;
   /** In the order of the graph. */
   readonly inputs: readonly QdqInput[];
