@@ -21,7 +21,7 @@ export interface QdqSettings {
 
 /** @throws UsageError `QUANTISE_OPTIONS`; `QUANTISE_TEXT` without text */
 export function qdqSettings(options: QdqOptions): QdqSettings {
-  const { inputBits = 'auto', inputTolerance = 0.001, stepRule = 'error' } = options;
+  const { inputBits = 'auto', inputTolerance = 0.002, stepRule = 'error' } = options;
   const { residualBits = 16, residualTolerance = 0.0001, rotate = 'auto', batchTokens = 1024 } = options;
   const check = (holds: boolean, name: string, expected: string, found: unknown) => {
     if (holds) return;

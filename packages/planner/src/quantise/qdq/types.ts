@@ -11,7 +11,7 @@ export interface QdqOptions {
   /** Of what products read: 8 for all, 16 for all, or 16 where 8 err too much (`auto`, when absent). */
   readonly inputBits?: CodeBits | 'auto';
   /**
-   * With `auto`: inputs whose error in 8 bits, relative to their mean square, is larger get 16 bits; 0.001 when absent.
+   * With `auto`: inputs whose error in 8 bits, relative to their mean square, is larger get 16 bits; 0.002 when absent.
    */
   readonly inputTolerance?: number;
   /** How steps of what products read are chosen; `error` when absent. */

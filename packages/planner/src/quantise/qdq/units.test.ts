@@ -36,6 +36,24 @@ describe('codes', () => {
     );
   });
 
+  it('gives products that are as far off as the steps imply, and no farther', () => {
+    fc.assert(
+      fc.property(values, values, bits, (x, list, width) => {
+        const weight = Float32Array.from(x, (_, i) => list[i % list.length]!);
+        const step = stepOf(seen([x, 1]), width, 'max').step;
+        const { codes, scales } = channelCodes(weight, 1);
+        const taken = toCodes(x, step, width);
+        let [sum, truth, bound] = [0, 0, 0];
+        for (let k = 0; k < x.length; k++) {
+          sum += taken[k]! * codes[k]!;
+          truth += x[k]! * weight[k]!;
+          bound += (step / 2) * Math.abs(weight[k]!) + (scales[0]! / 2) * Math.abs(taken[k]! * step);
+        }
+        expect(Math.abs(sum * step * scales[0]! - truth)).toBeLessThanOrEqual(bound * 1.001 + 1e-30);
+      }),
+    );
+  });
+
   it('gives each output of a matrix the range of its largest weight', () => {
     fc.assert(
       fc.property(values, fc.integer({ min: 1, max: 4 }), (list, outputs) => {
