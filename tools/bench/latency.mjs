@@ -114,6 +114,8 @@ const UNPLANNED = 'unplanned';
 const UNPLANNED_EVERY = 8;
 /** Behind a long context every fourth plan is measured. */
 const isLong = (/** @type {number} */ i) => i % 4 === 0;
+/** And not in every round: such prompts take as long as all else. */
+const LONG_EVERY = 3;
 
 mkdirSync(work, { recursive: true });
 const file = (/** @type {string} */ name) => path.join(work, name);
@@ -236,8 +238,15 @@ async function measure(graph, unplanned, long) {
   }
 }
 
-/** By round, by plan. @type {Record<string, Times>[]} */
-const measured = read('measured.json') ?? [];
+/**
+ * What was measured beside one session of the unplanned model, that of a process in a round.
+ *
+ * @typedef {{ round: number, times: Record<string, Times> }} Segment
+ */
+/** @type {Segment[]} */
+const segments = read('measured.json') ?? [];
+const doneIn = (/** @type {number} */ round) =>
+  new Set(segments.flatMap((one) => (one.round === round ? Object.keys(one.times) : [])));
 if (!values.report) {
   const models = [];
   for (const [i, { name, plan }] of PLANS.entries()) {
@@ -253,19 +262,21 @@ if (!values.report) {
   for (let round = 0; round < rounds; round++) {
     if (spent()) stop(`before round ${round + 1} of ${rounds}`);
     if (profiles.length <= round / 2) await profileOnce();
-    const done = measured[round] ?? {};
-    measured[round] = done;
+    const done = doneIn(round);
+    const start = Math.floor((round * models.length) / rounds);
+    const open = [...models.slice(start), ...models.slice(0, start)].filter(({ name }) => !done.has(name));
+    if (open.length === 0) continue;
     const unplanned = await DecoderSession.open(source.onnxFile, { threads });
     (await prompt(unplanned, PROMPT)).cache.dispose();
-    const start = Math.floor((round * models.length) / rounds);
-    for (let i = 0; i < models.length; i++) {
-      const { name, graph, long } = /** @type {typeof models[number]} */ (
-        models[(start + i) % models.length]
-      );
-      if (done[name] !== undefined) continue;
+    /** @type {Segment} */
+    const segment = { round, times: {} };
+    segments.push(segment);
+    const long = round % LONG_EVERY === 0;
+    const first = { name: `${UNPLANNED} at first`, graph: source.onnxFile, long: true };
+    for (const model of [first, ...open]) {
       if (spent()) stop(`in round ${round + 1} of ${rounds}`);
-      done[name] = await measure(graph, unplanned, long && round % 2 === 0);
-      write('measured.json', measured);
+      segment.times[model.name] = await measure(model.graph, unplanned, long && model.long);
+      write('measured.json', segments);
     }
     await unplanned.dispose();
     console.error(`round ${round + 1} of ${rounds}`);
@@ -275,7 +286,10 @@ if (!values.report) {
 const merged = middleOf();
 if (merged === undefined) stop('before the profile');
 const profile = parseProfile(merged);
-const whole = measured.filter((round) => PLANS.every(({ name }) => round[name] !== undefined));
+const whole = Array.from({ length: rounds }, (_, round) => round).filter((round) => {
+  const done = doneIn(round);
+  return PLANS.every(({ name }) => done.has(name));
+});
 if (whole.length < 2) stop('before two rounds were measured');
 
 /** Draws with replacement, the same each time. */
@@ -293,20 +307,38 @@ function typical(times) {
   const variance = draws.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (draws.length - 1);
   return { ms: middle(times), error: Math.sqrt(variance) };
 }
-/** Of a round, what the unplanned model takes and its ratio to the session that stays. @param {Record<string, Times>} round @param {keyof typeof PASSES} kind */
-function unplannedOf(round, kind) {
-  const pairs = Object.entries(round).flatMap(([name, times]) => {
-    const pair = times[kind];
-    return name.startsWith(UNPLANNED) && pair !== undefined ? [pair] : [];
-  });
-  return { ms: middle(pairs.map(([own]) => own)), ratio: middle(pairs.map(([own, beside]) => own / beside)) };
+/** Of a segment, the unplanned model's times over those of the session that stays. @param {Segment} segment @param {keyof typeof PASSES} kind */
+function unplannedRatio({ times }, kind) {
+  const pairs = Object.entries(times).flatMap(([name, { [kind]: pair }]) =>
+    name.startsWith(UNPLANNED) && pair !== undefined ? [pair] : [],
+  );
+  return middle(pairs.map(([own, beside]) => own / beside));
 }
+const counted = segments.filter(({ round }) => whole.includes(round));
 /** Of each round, a plan's time over the unplanned model's. @param {string} name @param {keyof typeof PASSES} kind */
 const ratiosOf = (name, kind) =>
-  whole.flatMap((round) => {
-    const pair = round[name]?.[kind];
-    return pair === undefined ? [] : [pair[0] / pair[1] / unplannedOf(round, kind).ratio];
+  counted.flatMap((segment) => {
+    const pair = segment.times[name]?.[kind];
+    return pair === undefined ? [] : [pair[0] / pair[1] / unplannedRatio(segment, kind)];
   });
+/** What the unplanned model takes, those sessions that stay among them. @param {keyof typeof PASSES} kind */
+function unplannedTimes(kind) {
+  return counted.flatMap(({ times }) =>
+    Object.entries(times).flatMap(([name, { [kind]: pair }]) =>
+      pair === undefined ? [] : name.startsWith(UNPLANNED) ? pair : [pair[1]],
+    ),
+  );
+}
+/**
+ * Of prompts the first quartile, as the profile has first quartiles of runs; of tokens the median over what are first
+ * quartiles already.
+ *
+ * @param {keyof typeof PASSES} kind
+ */
+function unplannedMs(kind) {
+  const times = unplannedTimes(kind);
+  return kind === 'prefill' ? quartile(times) : middle(times);
+}
 const PASSES = {
   decode: { tokens: 1, context: PROMPT + tokens / 2 },
   long: { tokens: 1, context: LONG + tokens / 2 },
@@ -324,12 +356,7 @@ const document = {
 };
 for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   const alone = predicted({ version: 1, layers: LAYERS, groups: [] }, kind);
-  const unplanned = middle(
-    whole.flatMap((round) => {
-      const { ms } = unplannedOf(round, kind);
-      return Number.isNaN(ms) ? [] : [ms];
-    }),
-  );
+  const unplanned = unplannedMs(kind);
   // What a program knows that has timed the unplanned model, too.
   const known = calibrateWork(profile, shape, PASSES[kind], unplanned / 1000);
   const rows = PLANS.flatMap(({ name, plan }) => {
@@ -381,8 +408,16 @@ for (const kind of /** @type {(keyof typeof PASSES)[]} */ (KINDS)) {
   console.log(
     `pairs ranked rightly: ${rightly(pairs)}; beyond noise ${rightly(pairs.filter(({ clear }) => clear))}, the rest ${rightly(pairs.filter(({ clear }) => !clear))}; that differ by 1 % or more ${rightly(pairs.filter(({ close }) => !close))}`,
   );
+  const medianMs = middle(unplannedTimes(kind));
+  // Where the median is what counts, not the first quartile.
+  const byMedian = size(rows.map(({ guess, ms }) => guess / ((ms / unplanned) * medianMs) - 1));
+  if (medianMs !== unplanned) {
+    console.log(`by medians: unplanned ${medianMs.toFixed(2)} ms, median error ${percent(byMedian.median)}`);
+  }
   document.kinds[kind] = {
     unplanned,
+    medianMs,
+    byMedian,
     alone,
     rows,
     absolute,
