@@ -177,6 +177,11 @@ describe('quantiseQdq', () => {
     expect(plain.rotation).toMatchObject({ applied: false });
     const truth = await logitsOf(source);
     for (const { model, residual } of [turned, plain]) {
+      const floats = [...model.graph.initializers.values()].filter(
+        ({ dataType, dims }) => dataType === DataType.FLOAT && dims.length > 1,
+      );
+      // Tables of the rotary embedding.
+      expect(floats.every(({ name }) => /cos|sin/.test(name))).toBe(true);
       expect((await recompute(model, PROMPT)).sums).toBe(residual.sums);
       expect(relative(await logitsOf(model), truth)).toBeLessThan(0.06);
     }

@@ -5,6 +5,7 @@ import { logitsOf, testdata } from '../../linear/testing/fixtures.js';
 import { structuralFaults } from '../../onnx/check.js';
 import { type Model, readModel } from '../../onnx/index.js';
 import { rewriteBranches } from '../../rewrite/index.js';
+import { readValues } from '../../rewrite/unread-weights.js';
 import { decoderGraph, prepared } from './qdq.js';
 import { Rotation, rotateStream } from './rotate.js';
 
@@ -63,6 +64,9 @@ describe('rotateStream', () => {
       const turned = await turnedOf(source);
       expect(structuralFaults(turned)).toEqual(structuralFaults(source));
       expect(off(await logitsOf(turned), await logitsOf(source))).toBeLessThan(1e-5);
+      // The old matrices are gone, and so is what a tied head read them through.
+      const known = readValues(turned);
+      expect([...turned.graph.initializers.keys()].filter((name) => !known.has(name))).toEqual([]);
     },
   );
 

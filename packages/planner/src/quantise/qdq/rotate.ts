@@ -8,7 +8,9 @@ import {
   type Node,
   Tensor,
 } from '../../onnx/index.js';
+import { GraphEdit } from '../../rewrite/graph-edit.js';
 import { Names } from '../../rewrite/names.js';
+import { dropUnreadWeights, readValues } from '../../rewrite/unread-weights.js';
 import { floatValues, matrixValues, turned } from '../matrix-values.js';
 import type { LookupSite, ProductSite } from '../sites.js';
 import type { ResidualSums } from './sums.js';
@@ -115,6 +117,8 @@ export function rotateStream(parts: Parts): { readonly model: Model } | { readon
   if (typeof found === 'string') return { obstacle: found };
   const { hidden, tables, norms, readers, writers } = found;
   const model = parts.model.clone();
+  const readBefore = readValues(model);
+  const edit = new GraphEdit(model.graph);
   const names = new Names(model);
   const rotation = new Rotation(hidden);
   const makers = model.graph.producers();
@@ -154,7 +158,9 @@ export function rotateStream(parts: Parts): { readonly model: Model } | { readon
     }
     replaced.set(makers.get(site.output) as Node, nodes);
   }
-  model.graph.nodes = model.graph.nodes.flatMap((node) => replaced.get(node) ?? [node]);
+  for (const [node, nodes] of replaced) edit.replace(node, nodes);
+  edit.apply();
+  dropUnreadWeights(model, readBefore);
   return { model };
 }
 
