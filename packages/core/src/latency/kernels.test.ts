@@ -102,17 +102,21 @@ it('starts four times as many kernels eagerly', () => {
   expect(layer({ ...shape, kernels: EAGER_KERNELS }).length).toBe(41);
 });
 
-it('has a product more for each, and its sums, where blocks keep their offsets apart', () => {
-  const shape = { ...modelShape('smollm2-135m'), offsets: { block: 32, bits: 32 } };
+it('reads sums of each input, made once, where blocks have offsets', () => {
+  const shape = { ...modelShape('smollm2-135m'), offsets: { block: 32, digits: 2 } };
   const plain = layer(modelShape('smollm2-135m'));
   const kernels = layer(shape);
   const names = (of: readonly Kernel[]) => of.map(({ name }) => name);
-  // q, k and v read one input, gate and up another, o and down one each.
-  expect(kernels.length - plain.length).toBe(2 * 7 + 2 * 4);
-  expect(names(kernels).filter((name) => name === 'sums')).toHaveLength(4);
-  const down = kernels.find(({ name }) => name === 'down offsets')!;
-  expect(down.product).toEqual({ m: 1, k: 48, n: 576, weightBits: 32 });
-  expect(down.bytes).toBe(4 * 48 * 576 + 4 * (48 + 576));
+  // q, k and v read one input, gate and up another, o and down one each: cut, summed, padded, put together.
+  expect(kernels.length - plain.length).toBe(4 * 4);
+  for (const name of ['blocks', 'sums', 'pad', 'concat']) {
+    expect(names(kernels).filter((other) => other === name)).toHaveLength(4);
+  }
+  const productOf = (name: string) => kernels.find((kernel) => kernel.name === name)?.product;
+  expect(productOf('q')).toMatchObject({ m: 1, k: 576 + 2 * 32, n: 576 });
+  expect(productOf('down')).toMatchObject({ m: 1, k: 1536 + 2 * 64, n: 576 });
+  const even = { ...shape, hidden: 1024, ffn: 4096, heads: 16, kvHeads: 16 };
+  expect(names(layer(even))).not.toContain('pad');
 });
 
 it('counts what is done once a pass, and adds that join branches, where they are kernels', () => {

@@ -190,7 +190,7 @@ export function headRows({ tokens, logits }: Pass): number {
   return logits === 'all' ? tokens : 1;
 }
 
-/** Products of one input [m, k], by name the columns of each, with what offsets kept apart take beside them. */
+/** Products of one input [m, k], by name the columns of each; blocks with offsets read sums of the input as well. */
 function products(
   shape: ModelShape,
   m: number,
@@ -198,22 +198,23 @@ function products(
   columns: Readonly<Record<string, number>>,
 ): Kernel[] {
   const { offsets } = shape;
-  const entries = Object.entries(columns);
-  const found = entries.map(([name, n]) => product(name, shape, m, k, n));
-  if (offsets === undefined) return found;
-  const blocks = Math.ceil(k / offsets.block);
+  const of = (features: number) =>
+    Object.entries(columns).map(([name, n]) => product(name, shape, m, features, n));
+  if (offsets === undefined) return of(k);
+  const { block, digits } = offsets;
+  const blocks = Math.ceil(k / block);
+  const digit = Math.ceil(blocks / block) * block;
+  const features = k + digits * digit;
   return [
-    ...found,
     // The input is seen as blocks, and those are summed.
     ...elementwise('blocks', 1, shape, 0),
     ...elementwise('sums', 1, shape, m * (k + blocks)).map((kernel) => ({
       ...kernel,
       operator: 'sum' as const,
     })),
-    ...entries.flatMap(([name, n]) => [
-      product(`${name} offsets`, shape, m, blocks, n, offsets.bits),
-      ...elementwise('add', 1, shape, 3 * m * n),
-    ]),
+    ...(digit > blocks ? elementwise('pad', 1, shape, m * (blocks + digit)) : []),
+    ...elementwise('concat', 1, shape, 2 * m * features),
+    ...of(features),
   ];
 }
 

@@ -80,10 +80,10 @@ export interface ModelShape {
   readonly kvBytes: number;
   readonly kernels: KernelCounts;
   /**
-   * Weights in blocks whose offsets are kept apart, as those of an imported GGUF file are: beside each product of the
-   * layers, sums of its input over blocks of so many elements, times a matrix of so many bits a weight, added to it.
+   * Weights in blocks that have an offset each, as those of an imported GGUF file do: each product of the layers reads,
+   * beside its input, sums of it over blocks of so many elements, so many times, padded to whole blocks.
    */
-  readonly offsets?: { readonly block: number; readonly bits: number };
+  readonly offsets?: { readonly block: number; readonly digits: number };
 }
 
 const FLOAT16 = {

@@ -8,6 +8,7 @@ import {
   UsageError,
 } from '@cqil/core';
 import { type Anatomy, analyze, type BranchAnatomy, type LayerAnatomy } from '../anatomy/index.js';
+import { layoutOfProduct } from '../block-offsets/index.js';
 import {
   DataType,
   elementType,
@@ -19,6 +20,7 @@ import {
 } from '../onnx/index.js';
 import { readJsonIfThere } from '../source/files.js';
 import type { ModelSource } from '../source/index.js';
+import { blockSizeOf, digitsBefore, offsetsOf, sumNodes } from './offsets.js';
 
 /** Operators whose second input are weights that they multiply by. */
 const PRODUCTS = new Set(['MatMul', 'Gemm', 'MatMulNBits', 'MatMulInteger', 'DynamicQuantizeMatMul']);
@@ -60,15 +62,19 @@ export async function shapeOfModel(
     computeType: float16 ? 'float16' : 'float32',
     activationBytes: bytes,
     kvBytes: bytes,
-    kernels: kernelsOf(graph, first, offsets !== undefined, outsideOf(graph, anatomy.layers)),
+    kernels: kernelsOf(graph, first, outsideOf(graph, anatomy.layers)),
   });
   const { hidden, headDim, heads, kvHeads, ffn, gated, vocabulary } = rough;
-  const parameters = hidden * headDim * 2 * (heads + kvHeads) + (gated ? 3 : 2) * hidden * ffn;
   const inLayer = [...(first.attention?.nodes ?? []), ...(first.ffn?.nodes ?? [])];
-  // Offsets that are kept apart have weights of their own.
-  const layerBytes = bytesOf(
-    offsets === undefined ? inLayer : inLayer.filter(({ opType }) => opType === 'MatMulNBits'),
-  );
+  // With offsets, products have more weights than the layer has parameters.
+  const parameters =
+    offsets === undefined
+      ? hidden * headDim * 2 * (heads + kvHeads) + (gated ? 3 : 2) * hidden * ffn
+      : inLayer.reduce(
+          (sum, node) => sum + (intAttribute(node, 'K') ?? 0) * (intAttribute(node, 'N') ?? 0),
+          0,
+        );
+  const layerBytes = bytesOf(inLayer);
   const inLayers = new Set(
     anatomy.layers.flatMap(({ attention, ffn }) => [...(attention?.nodes ?? []), ...(ffn?.nodes ?? [])]),
   );
@@ -107,21 +113,20 @@ async function configOf({ root, layout, sideFiles }: ModelSource): Promise<Recor
 function innerWidth({ graph }: Model, { ffn }: LayerAnatomy): number | undefined {
   const down = ffn?.nodes.findLast(({ opType }) => PRODUCTS.has(opType));
   if (down === undefined) return undefined;
-  if (down.opType === 'MatMulNBits') return intAttribute(down, 'K');
+  if (down.opType === 'MatMulNBits') {
+    const features = intAttribute(down, 'K') ?? 0;
+    if (digitsBefore(graph, down) === undefined) return features;
+    return layoutOfProduct(features, intAttribute(down, 'bits') ?? 4, blockSizeOf(down))?.inFeatures;
+  }
   const rows = graph.initializers.get(down.input[1] ?? '')?.dims[0];
   return rows === undefined ? undefined : Number(rows);
 }
 
 /**
- * How many kernels the graph has for a layer: a node is a kernel. Sums of blocks and the products that keep blocks' offsets
- * apart (an import's) are counted where the shape says that there are some.
+ * How many kernels the graph has for a layer: a node is a kernel. What makes sums of blocks (an import's) is counted where
+ * the shape says that there are offsets.
  */
-function kernelsOf(
-  { graph }: Model,
-  { attention, ffn }: LayerAnatomy,
-  apart: boolean,
-  outside: number,
-): KernelCounts {
+function kernelsOf({ graph }: Model, { attention, ffn }: LayerAnatomy, outside: number): KernelCounts {
   const count = (branch: BranchAnatomy | undefined, operator: (name: string) => boolean) =>
     branch?.nodes.filter(({ opType, input }) => operator(opType) && graph.initializers.has(input[1] ?? ''))
       .length ?? 0;
@@ -129,8 +134,7 @@ function kernelsOf(
     count(branch, (name) => name === 'MatMulNBits') || count(branch, (name) => PRODUCTS.has(name));
   const qkv = products(attention) > 3 ? 3 : 1;
   const gateUp = products(ffn) > 2 ? 2 : 1;
-  // Each product with offsets apart has a product more and an add; each input of such products is cut and summed.
-  const beside = (products: number, inputs: number) => (apart ? 2 * products + 2 * inputs : 0);
+  const sums = (branch: BranchAnatomy | undefined) => sumNodes(graph, branch?.nodes ?? []);
   // The products, the norm and the attention itself are counted by themselves.
   const others = (branch: BranchAnatomy | undefined, counted: number) =>
     Math.max(0, (branch?.nodes.length ?? 0) - counted - fused(branch) - (hasNorm(branch) ? 1 : 0));
@@ -138,8 +142,8 @@ function kernelsOf(
     ...FUSED_KERNELS,
     qkv,
     gateUp,
-    attention: others(attention, qkv + 2 + beside(qkv + 1, 2)),
-    activation: others(ffn, gateUp + 1 + beside(gateUp + 1, 2)),
+    attention: others(attention, qkv + 2 + sums(attention)),
+    activation: others(ffn, gateUp + 1 + sums(ffn)),
     join: 1,
     outside,
   };
@@ -170,16 +174,4 @@ function outsideOf({ graph }: Model, layers: readonly LayerAnatomy[]): number {
   const inLayers = branches.reduce((sum, branch) => sum + branch.nodes.length + (hasNorm(branch) ? 0 : 1), 0);
   // Embedding, last norm and head.
   return Math.max(0, graph.nodes.length - inLayers - 3);
-}
-
-/** Beside products of weights in blocks, float ones are corrections to them: blocks' offsets, a row for each block. */
-function offsetsOf({ graph }: Model, { ffn }: LayerAnatomy): ModelShape['offsets'] {
-  const down = ffn?.nodes.findLast(({ opType }) => opType === 'MatMulNBits');
-  const apart = ffn?.nodes.findLast(
-    ({ opType, input }) => opType === 'MatMul' && graph.initializers.has(input[1] ?? ''),
-  );
-  const features = down === undefined ? undefined : intAttribute(down, 'K');
-  const blocks = Number(graph.initializers.get(apart?.input[1] ?? '')?.dims[0] ?? 0);
-  if (features === undefined || blocks === 0) return undefined;
-  return { block: Math.round(features / blocks), bits: 32 };
 }

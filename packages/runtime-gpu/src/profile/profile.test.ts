@@ -166,8 +166,8 @@ it('knows what a model is made of', () => {
   const wide = workOf(shape, 64, [2]);
   expect(wide.products).toContainEqual({ m: 1, k: 3072, n: 576, weights: 'int4' });
   expect(wide.attentions[0]).toMatchObject({ heads: 18, kvHeads: 6 });
-  const apart = workOf({ ...shape, offsets: { block: 32, bits: 32 } }, 64, [1]);
-  expect(apart.products).toContainEqual({ m: 1, k: 18, n: 1536, weights: 'float32' });
+  const apart = workOf({ ...shape, offsets: { block: 32, digits: 2 } }, 64, [1]);
+  expect(apart.products).toContainEqual({ m: 1, k: 640, n: 1536, weights: 'int4' });
   expect(apart.operators).toEqual([
     { operator: 'activation', rows: 64, width: 1536 },
     { operator: 'sum', rows: 64, width: 576, block: 32 },
