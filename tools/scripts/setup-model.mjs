@@ -37,7 +37,7 @@ export async function setupModel(dtypes) {
 /** Changes whenever the code that writes imported models does. */
 function importerVersion() {
   const hash = createHash('sha256');
-  for (const folder of ['gguf', 'onnx']) {
+  for (const folder of ['block-offsets', 'gguf', 'onnx']) {
     const path = join(root, 'packages/planner/src', folder);
     const names = readdirSync(path, { recursive: true, encoding: 'utf8' }).sort();
     for (const name of names) {
