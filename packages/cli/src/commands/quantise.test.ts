@@ -38,7 +38,16 @@ describe('cqil quantise', () => {
     const source = await modelFolder('optimum/llama', path.join(dir, 'source'));
     const texts = await textFiles(path.join(dir, 'text'));
     const out = path.join(dir, 'out');
-    const options = ['--tokens', '1024', '--evaluation-tokens', '1024', '--residual-steps', 'one'];
+    const options = [
+      '--tokens',
+      '1024',
+      '--evaluation-tokens',
+      '1024',
+      '--residual-steps',
+      'one',
+      '--rotate',
+      'off',
+    ];
     const { code, stderr } = await cqil(
       'quantise',
       source,
@@ -52,6 +61,7 @@ describe('cqil quantise', () => {
     );
     expect(stderr).toMatch(/q_proj\S+, \S+k_proj\S+, \S+v_proj\S+ +64 +128 +(8|16) +0\.\d+ %/);
     expect(stderr).toMatch(/12 sums of the residual stream in 16-bit integers; steps: \S+ \(1 to 12\)\n/);
+    expect(stderr).toMatch(/the stream is not turned: left out as asked/);
     expect(stderr).toMatch(/prose +\d+/);
     expect(code).toBe(0);
   });

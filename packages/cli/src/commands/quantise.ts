@@ -80,6 +80,12 @@ export const quantise = defineCommand({
         describe:
           'qdq: few (default): another step begins where one would err too much; one for the whole model',
       })
+      .option('rotate', {
+        type: 'string',
+        choices: ['auto', 'off'] as const,
+        describe:
+          'qdq: auto (default): spread massive activations over all entries, where the graph permits that',
+      })
       .option('tokens', {
         type: 'string',
         describe: 'how many tokens to calibrate with (default 16384)',
