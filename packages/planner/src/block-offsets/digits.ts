@@ -22,10 +22,11 @@ export interface ProductBlocks {
 
 /**
  * Lays offsets out for a product. The nearest integer zero point takes most of an offset; the rest, at most half a
- * step where the block's range holds zero, is written in codes as well, scaled by block of sums: in one digit of 8
- * bits, or in two of 4, the second for what the first leaves. What is lost is at most 1/225 of the largest rest among
- * the `blockSize` neighbours that share a scale (1/255 with 8 bits), so 1/450 of a step; half-precision minima, as GGUF
- * has them, are rounded by as much. Blocks whose values are all the same lose nothing.
+ * step where the block's range holds zero, is written in codes as well, the `blockSize` sums of neighbouring blocks
+ * with one scale: in one digit of 8 bits, or in two of 4, the second for what the first leaves. Where steps are alike,
+ * what is lost is at most 1/450 of the largest of them (1/510 with 8 bits); half-precision minima, as GGUF has them,
+ * are rounded by as much. Where one block's steps are much larger than its neighbours', scales are chosen so that each
+ * loses little of its own steps. Blocks whose values are all the same lose nothing.
  */
 export function encodeOffsets(
   { codes, scales, offsets }: OffsetBlocks,
@@ -43,6 +44,7 @@ export function encodeOffsets(
     zeroPoints: new Uint8Array(outputs * zeroPointBytes(layout)).fill(filler),
   };
   const rest = new Float64Array(digitFeatures);
+  const steps = new Float64Array(digitFeatures);
   for (let output = 0; output < outputs; output++) {
     for (let block = 0; block < blocks; block++) {
       const from = output * blocks + block;
@@ -53,50 +55,91 @@ export function encodeOffsets(
         out.scales[to] = offset;
         out.codes.fill(bits === 8 ? centre + 1 : (centre + 1) * 17, to * blob, (to + 1) * blob);
         rest[block] = 0;
+        steps[block] = Number.POSITIVE_INFINITY;
         continue;
       }
       const zero = Math.max(0, Math.min(last, Math.round(centre - offset / scale)));
       rest[block] = offset + (zero - centre) * scale;
+      steps[block] = Math.abs(scale);
       out.scales[to] = scale;
       out.codes.set(codes.subarray(from * blob, (from + 1) * blob), to * blob);
       setZeroPoint(out.zeroPoints, output, block, zero, layout);
     }
-    for (let digit = 0; digit < digits; digit++) {
-      const first = output * totalBlocks + blocks + (digit * digitFeatures) / blockSize;
-      writeDigit(rest, first, out, layout);
+    for (let start = 0; start < blocks; start += blockSize) {
+      const end = Math.min(blocks, start + blockSize);
+      const scaled = digitise(rest.subarray(start, end), steps.subarray(start, end), digits, bits);
+      for (const [digit, { scale, codes }] of scaled.entries()) {
+        const block = output * totalBlocks + blocks + (digit * digitFeatures + start) / blockSize;
+        out.scales[block] = scale;
+        for (const [i, code] of codes.entries())
+          setCode(out.codes, block * blockSize + i, code + centre, bits);
+      }
     }
   }
   return out;
 }
 
-/** Writes the codes nearest to what is left of one output's offsets, and leaves the difference. */
-function writeDigit(rest: Float64Array, first: number, out: ProductBlocks, layout: OffsetLayout): void {
-  const { bits, blockSize, digitFeatures } = layout;
-  const blob = (blockSize * bits) / 8;
-  const centre = 2 ** (bits - 1);
-  for (let start = 0; start < digitFeatures; start += blockSize) {
-    const part = rest.subarray(start, start + blockSize);
-    let largest = 0;
-    for (const value of part) largest = Math.max(largest, Math.abs(value));
-    // Codes reach from −centre to centre − 1; the largest value is at most half a step beyond.
-    const scale = Math.fround(largest / (centre - 0.5));
-    const block = first + start / blockSize;
-    out.scales[block] = scale;
-    if (scale === 0) continue;
-    for (let i = 0; i < blockSize; i++) {
-      const value = part[i] as number;
-      const step = Math.max(-centre, Math.min(centre - 1, Math.round(value / scale)));
-      part[i] = value - step * scale;
-      const at = block * blob + ((i * bits) >> 3);
-      const code = step + centre;
-      if (bits === 8) out.codes[at] = code;
-      else
-        out.codes[at] =
-          i % 2 === 0
-            ? ((out.codes[at] as number) & 0xf0) | code
-            : ((out.codes[at] as number) & 15) | (code << 4);
+/** One digit of neighbouring values: `value ≈ scale · code`, codes from −2^(bits−1). */
+interface Digit {
+  readonly scale: number;
+  readonly codes: Int8Array;
+}
+
+/** What a digit may lose of a block's own steps before other scales are tried. */
+const ALLOWED = 1 / 64;
+/** Scales that are tried for a digit: the one that reaches the largest value, its half, and so on. */
+const HALVINGS = 8;
+
+/** Values as sums of digits, such that each loses little of its own step. */
+function digitise(values: Float64Array, steps: Float64Array, digits: number, bits: number): Digit[] {
+  const whole = search(values, steps, digits, bits, 1);
+  return whole.worst <= ALLOWED ? whole.digits : search(values, steps, digits, bits, HALVINGS).digits;
+}
+
+/** @returns the digits that lose the least in the mean of squares, and the most that one value loses, in its own steps */
+function search(
+  values: Float64Array,
+  steps: Float64Array,
+  digits: number,
+  bits: number,
+  halvings: number,
+): { digits: Digit[]; loss: number; worst: number } {
+  if (digits === 0) {
+    let [loss, worst] = [0, 0];
+    for (const [i, value] of values.entries()) {
+      const lost = Math.abs(value) / (steps[i] as number);
+      loss += lost * lost;
+      worst = Math.max(worst, lost);
     }
+    return { digits: [], loss, worst };
   }
+  const centre = 2 ** (bits - 1);
+  let largest = 0;
+  for (const value of values) largest = Math.max(largest, Math.abs(value));
+  let best: { digits: Digit[]; loss: number; worst: number } | undefined;
+  const left = new Float64Array(values.length);
+  for (let halving = 0; halving < halvings; halving++) {
+    // Codes reach from −centre to centre − 1; the largest value is at most half a step beyond.
+    const scale = Math.fround(largest / (centre - 0.5) / 2 ** halving);
+    const codes = new Int8Array(values.length);
+    for (const [i, value] of values.entries()) {
+      const code = scale === 0 ? 0 : Math.max(-centre, Math.min(centre - 1, Math.round(value / scale)));
+      codes[i] = code;
+      left[i] = value - code * scale;
+    }
+    const rest = search(left, steps, digits - 1, bits, halvings);
+    if (best === undefined || rest.loss < best.loss)
+      best = { ...rest, digits: [{ scale, codes }, ...rest.digits] };
+    if (scale === 0) break;
+  }
+  return best as { digits: Digit[]; loss: number; worst: number };
+}
+
+function setCode(packed: Uint8Array, index: number, code: number, bits: number): void {
+  const at = (index * bits) >> 3;
+  if (bits === 8) packed[at] = code;
+  else if (index % 2 === 0) packed[at] = ((packed[at] as number) & 0xf0) | code;
+  else packed[at] = ((packed[at] as number) & 15) | (code << 4);
 }
 
 /** What `encodeOffsets` laid out, with offsets as the product adds them. */
