@@ -49,6 +49,13 @@ describe('toleranceFor', () => {
     expect(toleranceFor('float32', 1, 0)).toBe(5e-4);
   });
 
+  it('grows with what the plan moves where products were merged, up to a limit', () => {
+    expect(toleranceFor('float32', 1, 0.4, true)).toBe(1e-3);
+    expect(toleranceFor('int4', 6, 3, true)).toBeCloseTo(6e-3, 9);
+    expect(toleranceFor('float32', 6, 40, true)).toBe(0.02);
+    expect(toleranceFor('float32', 6, undefined, true)).toBe(1e-3);
+  });
+
   it('is the base without groups, or without a number to go by', () => {
     expect(toleranceFor('float32', 1, undefined)).toBe(1e-3);
     expect(toleranceFor('float32', Number.NaN, Number.POSITIVE_INFINITY)).toBe(1e-3);
