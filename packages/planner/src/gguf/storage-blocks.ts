@@ -182,40 +182,80 @@ function emitOffsetProduct(
   const { totalBlocks } = layout;
   const blob = (blockSize * bits) / 8;
   const zeroBytes = zeroPointBytes(layout);
-  const product = (rows: CodedRows): ProductBlocks => {
-    const { scales, minima } = rows.coded;
-    const centre = middle(rows.format.bits);
-    const offsets = minima!.map((minimum, block) => minimum + scales[block]! * centre);
-    return encodeOffsets({ codes: storedCodes(rows), scales, offsets }, rows.count, layout);
-  };
+  const laidOut = new LaidOut(layer, layout);
   const weight = `${weightName(name)}.MatMul`;
   const weights = {
     codes: b.weight(
       `${weight}.weight_codes`,
       DataType.UINT8,
       [outputs, totalBlocks, blob],
-      perBlock(layer, outputs * totalBlocks * blob, (rows) => product(rows).codes),
+      new PieceData(outputs * totalBlocks * blob, () => laidOut.codes()),
     ),
     scales: b.weight(
       `${weight}.weight_scales`,
       DataType.FLOAT,
       [outputs, totalBlocks],
-      perBlock(layer, outputs * totalBlocks * 4, (rows) => bytesOf(product(rows).scales)),
+      new PieceData(outputs * totalBlocks * 4, () => laidOut.beside('scales')),
     ),
     zeroPoints: b.weight(
       `${weight}.weight_zero_points`,
       DataType.UINT8,
       [outputs, zeroBytes],
-      perBlock(layer, outputs * zeroBytes, (rows) => product(rows).zeroPoints),
+      new PieceData(outputs * zeroBytes, () => laidOut.beside('zeroPoints')),
     ),
   };
   const read = withBlockSums(b, input, layout);
   return emitProduct(b, name, read, layer, format, weights, output, layout.features);
 }
 
+/** A layer's blocks as their product reads them. */
+class LaidOut {
+  /** What lies beside the codes that were written last, until it is written as well: it need not be made again. */
+  readonly #kept = { scales: undefined, zeroPoints: undefined } as {
+    scales: Uint8Array[] | undefined;
+    zeroPoints: Uint8Array[] | undefined;
+  };
+
+  constructor(
+    readonly layer: LinearLayer,
+    readonly layout: OffsetLayout,
+  ) {}
+
+  async *codes(): AsyncGenerator<Uint8Array> {
+    const [scales, zeroPoints]: [Uint8Array[], Uint8Array[]] = [[], []];
+    for await (const product of this.#pieces()) {
+      scales.push(bytesOf(product.scales));
+      zeroPoints.push(product.zeroPoints);
+      yield product.codes;
+    }
+    Object.assign(this.#kept, { scales, zeroPoints });
+  }
+
+  async *beside(which: 'scales' | 'zeroPoints'): AsyncGenerator<Uint8Array> {
+    const kept = this.#kept[which];
+    this.#kept[which] = undefined;
+    if (kept !== undefined) {
+      yield* kept;
+      return;
+    }
+    for await (const product of this.#pieces()) {
+      yield which === 'scales' ? bytesOf(product.scales) : product.zeroPoints;
+    }
+  }
+
+  async *#pieces(): AsyncGenerator<ProductBlocks> {
+    for await (const rows of codedRows(this.layer)) {
+      const { scales, minima } = rows.coded;
+      const centre = middle(rows.format.bits);
+      const offsets = minima!.map((minimum, block) => minimum + scales[block]! * centre);
+      yield encodeOffsets({ codes: storedCodes(rows), scales, offsets }, rows.count, this.layout);
+    }
+  }
+}
+
 /** The input with the sums of its blocks, made once for all products that read it so. */
 function withBlockSums(b: GraphBuilder, input: string, layout: OffsetLayout): string {
-  const at = `${input.replace(/\/output_\d+$/, '')}/BlockSums.${layout.digits}`;
+  const at = `${input.replace(/\/output_(\d+)$/, (_, place) => (place === '0' ? '' : `.${place}`))}/BlockSums.${layout.blockSize}.${layout.digits}`;
   const known = `${at}/Concat/output_0`;
   if (b.graph.nodes.some((node) => node.output.includes(known))) return known;
   return appendBlockSums(

@@ -62,13 +62,14 @@ export async function shapeOfModel(
     computeType: float16 ? 'float16' : 'float32',
     activationBytes: bytes,
     kvBytes: bytes,
-    kernels: kernelsOf(graph, first, outsideOf(graph, anatomy.layers)),
+    kernels: kernelsOf(graph, first, offsets !== undefined, outsideOf(graph, anatomy.layers)),
   });
   const { hidden, headDim, heads, kvHeads, ffn, gated, vocabulary } = rough;
   const inLayer = [...(first.attention?.nodes ?? []), ...(first.ffn?.nodes ?? [])];
-  // With offsets, products have more weights than the layer has parameters.
+  // Products of blocks may have more weights than the layer has parameters: those of the sums of blocks.
+  const inBlocks = inLayer.every(({ opType }) => opType === 'MatMulNBits' || !PRODUCTS.has(opType));
   const parameters =
-    offsets === undefined
+    !inBlocks || inLayer.every(({ opType }) => opType !== 'MatMulNBits')
       ? hidden * headDim * 2 * (heads + kvHeads) + (gated ? 3 : 2) * hidden * ffn
       : inLayer.reduce(
           (sum, node) => sum + (intAttribute(node, 'K') ?? 0) * (intAttribute(node, 'N') ?? 0),
@@ -126,7 +127,12 @@ function innerWidth({ graph }: Model, { ffn }: LayerAnatomy): number | undefined
  * How many kernels the graph has for a layer: a node is a kernel. What makes sums of blocks (an import's) is counted where
  * the shape says that there are offsets.
  */
-function kernelsOf({ graph }: Model, { attention, ffn }: LayerAnatomy, outside: number): KernelCounts {
+function kernelsOf(
+  { graph }: Model,
+  { attention, ffn }: LayerAnatomy,
+  offsets: boolean,
+  outside: number,
+): KernelCounts {
   const count = (branch: BranchAnatomy | undefined, operator: (name: string) => boolean) =>
     branch?.nodes.filter(({ opType, input }) => operator(opType) && graph.initializers.has(input[1] ?? ''))
       .length ?? 0;
@@ -134,7 +140,7 @@ function kernelsOf({ graph }: Model, { attention, ffn }: LayerAnatomy, outside: 
     count(branch, (name) => name === 'MatMulNBits') || count(branch, (name) => PRODUCTS.has(name));
   const qkv = products(attention) > 3 ? 3 : 1;
   const gateUp = products(ffn) > 2 ? 2 : 1;
-  const sums = (branch: BranchAnatomy | undefined) => sumNodes(graph, branch?.nodes ?? []);
+  const sums = (branch: BranchAnatomy | undefined) => (offsets ? sumNodes(graph, branch?.nodes ?? []) : 0);
   // The products, the norm and the attention itself are counted by themselves.
   const others = (branch: BranchAnatomy | undefined, counted: number) =>
     Math.max(0, (branch?.nodes.length ?? 0) - counted - fused(branch) - (hasNorm(branch) ? 1 : 0));

@@ -2,11 +2,22 @@ import type { ModelShape } from '@cqil/core';
 import type { LayerAnatomy } from '../anatomy/index.js';
 import { type Graph, intAttribute, type Model, type Node } from '../onnx/index.js';
 
-/** Blocks with offsets: their products read sums of blocks behind the input itself. */
-export function offsetsOf({ graph }: Model, { ffn }: LayerAnatomy): ModelShape['offsets'] {
-  const down = ffn?.nodes.findLast(({ opType }) => opType === 'MatMulNBits');
-  const digits = down && digitsBefore(graph, down);
-  return down === undefined || digits === undefined ? undefined : { block: blockSizeOf(down), digits };
+/**
+ * Blocks with offsets: their products read sums of blocks behind the input itself. A layer may mix such products with others
+ * (Q4_K_M does); the shape knows one kind, that of most weights.
+ */
+export function offsetsOf({ graph }: Model, { attention, ffn }: LayerAnatomy): ModelShape['offsets'] {
+  const nodes = [...(attention?.nodes ?? []), ...(ffn?.nodes ?? [])];
+  const weights = { with: 0, without: 0 };
+  let found: ModelShape['offsets'];
+  for (const node of nodes) {
+    if (node.opType !== 'MatMulNBits') continue;
+    const digits = digitsBefore(graph, node);
+    weights[digits === undefined ? 'without' : 'with'] +=
+      (intAttribute(node, 'K') ?? 0) * (intAttribute(node, 'N') ?? 0);
+    if (digits !== undefined) found ??= { block: blockSizeOf(node), digits };
+  }
+  return weights.with > weights.without ? found : undefined;
 }
 
 export const blockSizeOf = (node: Node): number => intAttribute(node, 'block_size') ?? 32;

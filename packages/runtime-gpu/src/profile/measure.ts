@@ -120,7 +120,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
 
   /** All sessions of a graph, run at once. */
   const open = async (graph: Uint8Array, prepare: (session: Session) => Run) => {
-    const sessions = await Promise.all(Array.from({ length: copies }, () => openSession(graph, { threads })));
+    const sessions = await openAll(Array.from({ length: copies }, () => openSession(graph, { threads })));
     const dispose = () => Promise.all(sessions.map((session) => session.dispose()));
     try {
       const runs = sessions.map(prepare);
@@ -167,7 +167,7 @@ export async function measureProfile(options: MeasureOptions): Promise<MachinePr
     dims: readonly number[],
     pairs: number,
   ): Promise<number> => {
-    const opened = await Promise.all([without, with_].map((graph) => open(graph, fed(...dims))));
+    const opened = await openAll([without, with_].map((graph) => open(graph, fed(...dims))));
     try {
       const differences: number[] = [];
       for (let i = -2; i < pairs; i++) {
@@ -340,6 +340,18 @@ function inPlace(session: Session, shape: AttentionShape, count: number): Run {
     bias: filled([1, 1, tokens, all], 0),
   };
   return () => session.runBound(binding, feeds);
+}
+
+/** All of them, or none: where one cannot be opened, those that were are disposed. */
+async function openAll<T extends { dispose(): Promise<unknown> }>(
+  opening: readonly Promise<T>[],
+): Promise<T[]> {
+  const settled = await Promise.allSettled(opening);
+  const opened = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const failed = settled.find((one) => one.status === 'rejected');
+  if (failed === undefined) return opened;
+  await Promise.all(opened.map((one) => one.dispose()));
+  throw failed.reason;
 }
 
 /** What `measureProfile` is to measure for a model. */

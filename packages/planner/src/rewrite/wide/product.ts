@@ -253,7 +253,7 @@ export class Emitter {
 
   /** A value `[batch, sequence, features]` with the sums of its blocks; made once for all products that read it so. */
   #withBlockSums(input: string, layout: OffsetLayout): string {
-    const key = `${layout.digits} ${input}`;
+    const key = `${layout.blockSize} ${layout.digits} ${input}`;
     const known = this.#sums.get(key);
     if (known !== undefined) return known;
     const name = `block_sums.${this.#sums.size}`;

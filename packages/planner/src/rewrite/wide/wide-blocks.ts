@@ -88,7 +88,7 @@ export interface BlockMatrix {
 
 /**
  * A wide matrix in blocks. Pieces that are stored in the same format, and need no folding, keep their codes; others are
- * folded in floating point and quantised once. Memory is that of the blocks and of one member's matrix.
+ * folded in floating point and quantised once. Memory is that of the blocks, twice with offsets, and of one member's matrix.
  */
 export class WideBlocks {
   #latest: Promise<ProductBlocks> | undefined;
