@@ -44,7 +44,7 @@ export async function quantiseModel(
     source,
     outDir,
     options,
-    async (original, texts) => {
+    async (original) => async (texts) => {
       const { model, method, matrices, left } = await quantise(original, {
         ...options,
         ...(texts === undefined ? {} : { calibration: interleaved(texts), development: texts.development }),

@@ -1,4 +1,4 @@
-import { Dataflow } from '../anatomy/dataflow.js';
+import { Dataflow, type Operation } from '../anatomy/dataflow.js';
 import { Constants } from '../linear/constants.js';
 import { weightProduct } from '../linear/products.js';
 import {
@@ -32,7 +32,7 @@ export interface ProductSite {
   readonly matrix: StoredMatrix;
   /** Bias of a `Gemm`, with what it is multiplied by. */
   readonly bias: string | undefined;
-  /** Whether the logits come from it with no other product between. */
+  /** Whether the logits come from it with no other product between, one in codes neither. */
   readonly head: boolean;
 }
 
@@ -54,7 +54,7 @@ export interface Sites {
 }
 
 /** Products with fewer outputs are routers of experts and the like: small, and what depends on them depends on it all. */
-const LEAST_OUTPUTS = 32;
+export const LEAST_OUTPUTS = 32;
 const FLOAT_TYPES = new Set<number>([DataType.FLOAT, DataType.FLOAT16]);
 
 /** Finds the products with a constant matrix and the embedding tables of a graph, by dataflow alone. */
@@ -80,13 +80,14 @@ export function findSites(model: Model, tokens: string, logits: string): Sites {
     const bias = node.opType === 'Gemm' && product.biased ? node.input[2] : undefined;
     products.push({ name, node, input: data, output, inFeatures, outFeatures, matrix, bias });
   }
-  const inputs = new Set(products.map(({ node }) => node));
   const behind = dataflow.reaching([logits]);
+  const weighted = ({ node, kind }: Operation) =>
+    kind === 'plain' && weightProduct(node, constants) !== undefined;
   return {
     products: products.map((site) => {
       const after = [...dataflow.reachableFrom([site.output])].filter((operation) => behind.has(operation));
       const gives = site.output === logits || after.some(({ outputs }) => outputs.includes(logits));
-      return { ...site, head: gives && !after.some(({ node }) => inputs.has(node)) };
+      return { ...site, head: gives && !after.some(weighted) };
     }),
     lookups,
   };
@@ -132,11 +133,16 @@ function lookupAt(
   const [rows, width, ...more] = turned ? dims.reverse() : dims;
   if (tensor === undefined || rows === undefined || width === undefined || more.length > 0) return undefined;
   if (!FLOAT_TYPES.has(tensor.dataType)) return undefined;
+  if (!readsTokens(producers, node, tokens)) return undefined;
+  return { name: node.name !== '' ? node.name : (node.output[0] ?? ''), node, tensor, turned, rows, width };
+}
+
+/** Whether the rows that a node looks up are those of the tokens, in whatever shape. */
+export function readsTokens(producers: ReadonlyMap<string, Node>, node: Node, tokens: string): boolean {
   let ids = node.input[1] ?? '';
   for (let maker = producers.get(ids); maker !== undefined; maker = producers.get(ids)) {
-    if (!['Cast', 'Identity', 'Reshape', 'Unsqueeze', 'Flatten'].includes(maker.opType)) return undefined;
+    if (!['Cast', 'Identity', 'Reshape', 'Unsqueeze', 'Flatten'].includes(maker.opType)) return false;
     ids = maker.input[0] ?? '';
   }
-  if (ids !== tokens) return undefined;
-  return { name: node.name !== '' ? node.name : (node.output[0] ?? ''), node, tensor, turned, rows, width };
+  return ids === tokens;
 }

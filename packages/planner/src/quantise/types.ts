@@ -56,7 +56,7 @@ export interface QuantisedMatrix {
   readonly error: number;
 }
 
-/** A matrix that stays in floating point. */
+/** A matrix that stays as it is. */
 export interface UnquantisedMatrix {
   readonly name: string;
   /** In words for the user, without a full stop. */

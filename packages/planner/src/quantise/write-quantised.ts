@@ -68,7 +68,8 @@ export interface Quantised<R> {
 /**
  * Writes a quantised model into a folder of its own; see `quantiseModel`.
  *
- * @param make quantises the model, on text where there is some
+ * @param prepare checks the options and the model, before any text is opened; what it gives quantises the model, on text
+ *   where there is some
  * @param needsText whether the model writes text itself where none is given
  * @param hint what to try when the result cannot be run
  */
@@ -76,14 +77,15 @@ export async function writeQuantised<R extends object>(
   source: ModelSource,
   outDir: string,
   options: QuantisedFolderOptions,
-  make: (original: Model, texts: TextSets | undefined) => Promise<Quantised<R>>,
+  prepare: (original: Model) => Promise<(texts: TextSets | undefined) => Promise<Quantised<R>>>,
   { needsText, hint }: { readonly needsText: boolean; readonly hint: string },
 ): Promise<R & QuantisedFolderRecord & QuantisedFolder> {
   const root = path.resolve(outDir);
   await assertFree(root, source, options.force === true ? QUANTISE_FILE : undefined);
   const original = await readModel(source.onnxFile);
+  const make = await prepare(original);
   const texts = needsText || options.texts !== undefined ? await openTexts(source, options) : undefined;
-  const { model, bits, record: made } = await make(original, texts);
+  const { model, bits, record: made } = await make(texts);
   const evaluation = await texts?.openEvaluation();
   const quality = evaluation && (await qualityOf(source, model, evaluation, options));
   const { signal, onProgress } = options;

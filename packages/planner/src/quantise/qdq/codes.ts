@@ -7,6 +7,14 @@ export function largestCode(bits: CodeBits): number {
 }
 
 /**
+ * How many times what was seen steps leave room for, where nothing is to be cut. Other text is a few percent larger here
+ * and there; of 16 bits one is little to lose, of 8 it is much.
+ */
+export function headroom(bits: CodeBits): 1 | 2 {
+  return bits === 16 ? 2 : 1;
+}
+
+/**
  * x → round(x / step), halves to the even neighbour, held to what the type can store (`QuantizeLinear` with zero point
  * 0: -128 and -32768 are its least codes).
  */

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { structuralFaults } from '../../onnx/check.js';
 import { DataType, Model, makeNode, makeValueInfo, type Node } from '../../onnx/index.js';
 import { withVariant } from '../../variant/index.js';
-import { raiseOpset } from './opset.js';
+import { checkOpset, raiseOpset } from './opset.js';
 
 function modelOf(version: number, nodes: readonly Node[]): Model {
   const model = Model.create({ producer: 'test', irVersion: 7, opsets: { '': version } });
@@ -48,6 +48,9 @@ describe('raiseOpset', () => {
     [17, 'Resize'],
   ])('refuses version %i with %s', (version, op) => {
     const model = modelOf(version, [makeNode(op, ['x'], ['y'], { name: 'node' })]);
-    expect(() => raiseOpset(model, 21)).toThrow(expect.objectContaining({ code: 'QDQ_OPSET' }));
+    for (const refusing of [checkOpset, raiseOpset]) {
+      expect(() => refusing(model, 21)).toThrow(expect.objectContaining({ code: 'QDQ_OPSET' }));
+    }
+    expect(model.opsets.get('')).toBe(version);
   });
 });

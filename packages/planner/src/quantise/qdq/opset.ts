@@ -17,6 +17,7 @@ import { Names } from '../../rewrite/names.js';
 export const CHANNEL_OPSET = 13;
 /** From here on `QuantizeLinear` gives 16-bit codes. */
 export const WIDE_OPSET = 21;
+export type QdqOpset = typeof CHANNEL_OPSET | typeof WIDE_OPSET;
 /** The version of the format that came with the operator set. */
 const IR_VERSIONS: Readonly<Record<number, bigint>> = { [CHANNEL_OPSET]: 7n, [WIDE_OPSET]: 10n };
 
@@ -41,17 +42,13 @@ const AXES_OPSET = 18;
  * @param model changed
  * @throws UsageError `QDQ_OPSET` where a node might compute something else then
  */
-export function raiseOpset(model: Model, version: typeof CHANNEL_OPSET | typeof WIDE_OPSET): void {
-  const before = model.opsets.get('') ?? 1;
+export function raiseOpset(model: Model, version: QdqOpset): void {
+  checkOpset(model, version);
+  const before = opsetOf(model);
   if (before >= version) return;
-  if (before < CHANNEL_OPSET) {
-    throw refused(`operators of version ${before}`, `version ${CHANNEL_OPSET} or later`);
-  }
   const names = new Names(model);
   for (const node of model.graph.nodes) {
-    check(node);
-    if (node.domain !== '' && node.domain !== 'ai.onnx') continue;
-    if (before >= AXES_OPSET || version < AXES_OPSET) continue;
+    if (!isStandard(node) || before >= AXES_OPSET || version < AXES_OPSET) continue;
     if (AXES_AS_INPUT.test(node.opType)) axesAsInput(model, names, node);
     else if (node.opType === 'Split' && (node.input[1] ?? '') === '') {
       setAttribute(node, 'num_outputs', { int: node.output.length });
@@ -64,18 +61,41 @@ export function raiseOpset(model: Model, version: typeof CHANNEL_OPSET | typeof 
   ];
   const ir = IR_VERSIONS[version] as bigint;
   if (rest.irVersion < ir) rest.irVersion = ir;
+}
 
-  function check(node: Node, inside = false): void {
-    for (const graph of subgraphs(node)) for (const inner of graph.node) check(inner, true);
-    if (node.domain !== '' && node.domain !== 'ai.onnx') return;
-    // Nodes of subgraphs are shared with the source.
-    const formed = AXES_AS_INPUT.test(node.opType) || node.opType === 'Split';
-    if (!CHANGED.has(node.opType) && !(inside && formed && before < AXES_OPSET)) return;
-    throw refused(
-      `${describeNode(node)}, of version ${before}`,
-      `operators that mean the same in version ${version}`,
-    );
+/**
+ * Whether `raiseOpset` can be done.
+ *
+ * @throws UsageError `QDQ_OPSET` where it cannot
+ */
+export function checkOpset(model: Model, version: QdqOpset): void {
+  const before = opsetOf(model);
+  if (before >= version) return;
+  if (before < CHANNEL_OPSET) {
+    throw refused(`operators of version ${before}`, `version ${CHANNEL_OPSET} or later`);
   }
+  for (const node of model.graph.nodes) checkNode(node, before, version, false);
+}
+
+function checkNode(node: Node, before: number, version: QdqOpset, inside: boolean): void {
+  for (const graph of subgraphs(node))
+    for (const inner of graph.node) checkNode(inner, before, version, true);
+  if (!isStandard(node)) return;
+  // Nodes of subgraphs are shared with the source.
+  const formed = AXES_AS_INPUT.test(node.opType) || node.opType === 'Split';
+  if (!CHANGED.has(node.opType) && !(inside && formed && before < AXES_OPSET)) return;
+  throw refused(
+    `${describeNode(node)}, of version ${before}`,
+    `operators that mean the same in version ${version}`,
+  );
+}
+
+function opsetOf({ opsets }: Model): number {
+  return opsets.get('') ?? 1;
+}
+
+function isStandard({ domain }: Node): boolean {
+  return domain === '' || domain === 'ai.onnx';
 }
 
 function axesAsInput(model: Model, names: Names, node: Node): void {

@@ -7,6 +7,10 @@ import { DataType, type Model, readModel } from '../../onnx/index.js';
 import { rewriteBranches } from '../../rewrite/index.js';
 import { openVariant } from '../../variant/index.js';
 import { type QdqOptions, quantiseQdq } from './index.js';
+import { observe } from './observe.js';
+import { choose, prepared } from './qdq.js';
+import { qdqSettings } from './settings.js';
+import { stretchAt } from './stretches.js';
 import { withPlainSums } from './sums.js';
 import { recompute, stepOfNode } from './testing/reference.js';
 
@@ -184,6 +188,30 @@ describe('quantiseQdq', () => {
       expect(floats.every(({ name }) => /cos|sin/.test(name))).toBe(true);
       expect((await recompute(model, PROMPT)).sums).toBe(residual.sums);
       expect(relative(await logitsOf(model), truth)).toBeLessThan(0.06);
+    }
+  });
+
+  it('cuts nothing of text that was not calibrated on, which is larger than all that was', async () => {
+    const { graph } = await prepared(await llama(), { session, rotate: 'off' });
+    const settings = qdqSettings({ session });
+    const seen = await observe(graph.model, graph.values, [[PROMPT]], { session });
+    const other = await observe(graph.model, graph.values, [windowsOf(4, 32)], { session });
+    const { stretches, inputs } = choose(graph, seen, settings);
+    let larger = 0;
+    for (const { terms, output, place } of graph.residual.sums) {
+      for (const value of [...terms, output]) {
+        const { largest } = other.get(value)!;
+        if (largest > seen.get(value)!.largest) larger += 1;
+        expect(largest, value).toBeLessThanOrEqual(32767.5 * stretchAt(stretches, place).step);
+      }
+    }
+    expect(larger).toBeGreaterThan(0);
+    const finest = Math.max(...graph.residual.streams.map((value) => other.get(value)!.largest));
+    expect(finest).toBeGreaterThan(
+      Math.max(...graph.residual.streams.map((value) => seen.get(value)!.largest)),
+    );
+    for (const [value, { bits, step }] of inputs) {
+      if (bits === 16) expect(other.get(value)!.largest, value).toBeLessThanOrEqual(32767.5 * step);
     }
   });
 

@@ -5,17 +5,19 @@ import { DataType, type Model, makeNode } from '../../onnx/index.js';
 import { Names } from '../../rewrite/names.js';
 import { weightError } from '../calibrate.js';
 import { floatForm } from '../float-form.js';
+import { withFloatTables } from '../float-tables.js';
 import { matrixValues } from '../matrix-values.js';
 import { labelOf } from '../place.js';
 import { findSites, type LookupSite, type ProductSite } from '../sites.js';
 import { type CodeBits, channelCodes, channelValues } from './codes.js';
 import { QdqGraph } from './graph.js';
 import type { MagnitudeHistogram } from './histogram.js';
+import { constantReaders } from './left.js';
 import { observe } from './observe.js';
-import { CHANNEL_OPSET, raiseOpset, WIDE_OPSET } from './opset.js';
+import { CHANNEL_OPSET, checkOpset, raiseOpset, WIDE_OPSET } from './opset.js';
 import { quantiseSums } from './residual.js';
 import { rotateStream } from './rotate.js';
-import { type QdqSettings, qdqSettings } from './settings.js';
+import { calibrationBatches, type QdqSettings, qdqSettings } from './settings.js';
 import { type Step, stepOf } from './steps.js';
 import { chooseStretches, type Stretch } from './stretches.js';
 import { type ResidualSums, residualSums, withPlainSums } from './sums.js';
@@ -36,7 +38,7 @@ const TOKENS = 'input_ids';
  * - Norms, attention and activation functions are left as they are, but for norms with the sum fused in, whose sum is
  *   taken out. A table whose rows begin the stream holds codes itself.
  *
- * Matrices that are stored in codes already are taken for the numbers that they stand for.
+ * Matrices and tables that are stored in codes already are taken for the numbers that they stand for.
  *
  * Memory: one batch's inputs of all products at once, and the new matrices.
  *
@@ -47,8 +49,44 @@ const TOKENS = 'input_ids';
  */
 export async function quantiseQdq(original: Model, options: QdqOptions): Promise<QdqResult> {
   const settings = qdqSettings(options);
-  const { graph, rotation } = await prepared(original, settings);
-  const seen = await observe(graph.model, graph.values, settings.batches, {
+  calibrationBatches(options, settings);
+  return quantisePrepared(await prepareQdq(original, options), options);
+}
+
+/** What is known before any text is needed: that the options make sense, and the graph can be put into codes. */
+export interface PreparedQdq {
+  readonly graph: DecoderGraph;
+  readonly rotation: QdqRotation;
+}
+
+/**
+ * The first part of `quantiseQdq`, which needs no text.
+ *
+ * @param original not changed
+ * @throws what `quantiseQdq` throws, but for `QUANTISE_TEXT`; `QDQ_OPSET` where 16 bits are sure to be needed
+ */
+export async function prepareQdq(
+  original: Model,
+  options: Omit<QdqOptions, 'calibration'>,
+): Promise<PreparedQdq> {
+  const settings = qdqSettings(options);
+  const found = await prepared(original, settings);
+  const wide = settings.residualBits === 16 || settings.inputBits === 16;
+  checkOpset(found.graph.model, wide ? WIDE_OPSET : CHANNEL_OPSET);
+  return found;
+}
+
+/**
+ * The second part: fixes the steps by text.
+ *
+ * @param prepared with the same options; changed, so for one use
+ */
+export async function quantisePrepared(
+  { graph, rotation }: PreparedQdq,
+  options: QdqOptions,
+): Promise<QdqResult> {
+  const settings = qdqSettings(options);
+  const seen = await observe(graph.model, graph.values, calibrationBatches(options, settings), {
     session: settings.session,
     signal: settings.signal,
     onProgress: options.onProgress,
@@ -60,7 +98,7 @@ export async function quantiseQdq(original: Model, options: QdqOptions): Promise
 export async function prepared(
   original: Model,
   { session, rotate }: Pick<QdqSettings, 'session' | 'rotate'>,
-): Promise<{ readonly graph: DecoderGraph; readonly rotation: QdqRotation }> {
+): Promise<PreparedQdq> {
   const graph = await decoderGraph(original, session);
   if (rotate === 'off') return { graph, rotation: { applied: false, reason: 'left out as asked' } };
   const turned = rotateStream(graph);
@@ -89,11 +127,11 @@ export interface Choice {
 
 export async function decoderGraph(original: Model, session?: SessionOptions): Promise<DecoderGraph> {
   refuseForeign(original);
-  const source = await floatForm(original, session);
+  const source = await floatForm(withFloatTables(original), session);
   const model = withPlainSums(source);
   const anatomy = analyze(model);
   const sites = findSites(model, TOKENS, anatomy.logits);
-  refuseHalf(sites.products);
+  refuseUnfit(sites.products);
   const residual = residualSums(model, anatomy);
   const products = new Map<string, ProductSite[]>();
   for (const site of sites.products) products.set(site.input, [...(products.get(site.input) ?? []), site]);
@@ -127,7 +165,9 @@ export async function quantiseWith(
   const wide = residualBits === 16 || [...inputs.values()].some(({ bits }) => bits === 16);
   raiseOpset(model, wide ? WIDE_OPSET : CHANNEL_OPSET);
   const qdq = new QdqGraph(model, new Names(model));
-  await quantiseSums(qdq, residual.sums, stretches, residualBits, lookups);
+  const candidates = constantReaders(model, residual.sums, TOKENS);
+  const stored = await quantiseSums(qdq, residual.sums, stretches, residualBits, lookups);
+  const taken = new Set([...products.values()].flat().map(({ node }) => node));
   const matrices = await quantiseProducts(qdq, products, inputs, signal, onProgress);
   qdq.finish();
   return {
@@ -138,7 +178,9 @@ export async function quantiseWith(
       return { name, products: readers, bits, step, error };
     }),
     matrices,
-    left: [],
+    left: candidates
+      .filter(({ node }) => !taken.has(node) && !stored.has(node))
+      .map(({ name, reason }) => ({ name, reason })),
   };
 }
 
@@ -159,7 +201,7 @@ function refuseForeign({ graph }: Model): void {
   });
 }
 
-function refuseHalf(sites: readonly ProductSite[]): void {
+function refuseUnfit(sites: readonly ProductSite[]): void {
   if (sites.length === 0) {
     throw new UsageError('QUANTISE_NOTHING', 'The model has no matrices that could be put into codes.', {
       expected: 'products with matrices in float32',

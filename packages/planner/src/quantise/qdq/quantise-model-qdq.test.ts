@@ -69,4 +69,27 @@ describe('quantiseModelQdq', () => {
     const again = await quantiseModelQdq(source, out, { ...options, texts, residualBits: 8, force: true });
     expect(again.residual.bits).toBe(8);
   });
+
+  it('refuses before it opens any text', async () => {
+    const folder = await modelFolder('optimum/llama', path.join(dir, 'source'));
+    const texts = [path.join(dir, 'absent.txt')];
+    const run = async (
+      dtype: 'fp32' | 'fp16',
+      options: { readonly residualBits?: never; texts?: string[] },
+    ) =>
+      quantiseModelQdq(await locateModel(folder, { dtype }), path.join(dir, 'out'), { session, ...options });
+    await expect(run('fp32', { texts, residualBits: 4 as never })).rejects.toMatchObject({
+      code: 'QUANTISE_OPTIONS',
+    });
+    await expect(run('fp16', { texts })).rejects.toMatchObject({ code: 'QDQ_HALF' });
+    // With nothing to refuse it is the text that is missed.
+    await expect(run('fp32', { texts })).rejects.toMatchObject({ code: expect.stringMatching(/^(?!Q)/) });
+    // Nor does the model write any, which would be told.
+    const told: string[] = [];
+    const source = await locateModel(folder, { dtype: 'fp16' });
+    const onProgress = ({ phase }: { readonly phase: string }) => void told.push(phase);
+    const refused = quantiseModelQdq(source, path.join(dir, 'out'), { session, onProgress });
+    await expect(refused).rejects.toMatchObject({ code: 'QDQ_HALF' });
+    expect(told).toEqual([]);
+  });
 });

@@ -10,6 +10,8 @@ import type { ResidualSum } from './sums.js';
  * Makes every addition one of integers: what it reads and what it gives go through codes of its stretch's step. A value
  * that comes from another stretch goes through both steps, one after the other; a table that is looked up for the stream
  * holds codes itself.
+ *
+ * @returns the lookups of those tables
  */
 export async function quantiseSums(
   qdq: QdqGraph,
@@ -17,7 +19,7 @@ export async function quantiseSums(
   stretches: readonly Stretch[],
   bits: CodeBits,
   lookups: readonly LookupSite[],
-): Promise<void> {
+): Promise<ReadonlySet<Node>> {
   const { model } = qdq;
   const steps = new Map(
     stretches.map((stretch, i) => [stretch, qdq.addStep(`cqil.qdq.residual.${i}`, stretch.step, bits)]),
@@ -25,6 +27,7 @@ export async function quantiseSums(
   const stepAt = (place: number) => steps.get(stretchAt(stretches, place)) as StoredStep;
   const tables = lookedUp(model, lookups);
   const makers = model.graph.producers();
+  const stored = new Set<Node>();
   const homes = new Map<string, StoredStep>();
   for (const { output, place } of sums) homes.set(output, stepAt(place));
   for (const { terms, place } of sums) {
@@ -36,6 +39,7 @@ export async function quantiseSums(
     if (site === undefined) qdq.through(value, maker, step);
     else {
       await storeTable(qdq, site, value, maker, step);
+      stored.add(site.node);
       for (const [name, other] of tables) if (other === site) tables.delete(name);
     }
   }
@@ -50,6 +54,7 @@ export async function quantiseSums(
       node.input = node.input.map((input) => (input === term ? value : input));
     }
   }
+  return stored;
 }
 
 /** Tables by what they give, seen through a cast to the type that it has. */

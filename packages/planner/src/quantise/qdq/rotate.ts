@@ -170,6 +170,7 @@ function turnable({ model, residual, products, lookups }: Parts): Turnable | str
     return 'its norms are not fused ones by root mean square (cqil fuse makes some so)';
   }
   const readersOf = graph.consumers();
+  const makers = graph.producers();
   const sites = new Map([...products.values()].flat().map((site) => [site.output, site]));
   const tables = new Map(lookups.map((site) => [site.node.output[0] as string, site]));
   const given = new Set(graph.outputs.map(({ name }) => name));
@@ -186,7 +187,7 @@ function turnable({ model, residual, products, lookups }: Parts): Turnable | str
         starts.add(table);
         stream.push(term);
       } else if (site === undefined || site.bias !== undefined) {
-        return `what ${describeNode(node)} adds to the stream does not come from a product without a bias`;
+        return `"${term}", which ${describeNode(node)} adds to the stream, ${originOf(makers.get(term), site)}`;
       } else if (given.has(term) || (readersOf.get(term) ?? []).some((reader) => !sums.has(reader))) {
         return `"${term}" is read elsewhere, too`;
       } else writers.add(site);
@@ -220,7 +221,7 @@ function turnable({ model, residual, products, lookups }: Parts): Turnable | str
         if (nodes.has(reader) || reader.opType === 'Shape') continue;
         // Tokens may be chosen before a product: whole rows, as its number of inputs says.
         if (!ROW_CHOICES.has(reader.opType) || reader.input.indexOf(value) !== 0) {
-          return `${describeNode(reader)} reads a norm of the stream and is no product`;
+          return `${describeNode(reader)} reads a norm of the stream and is no product with a float matrix`;
         }
         open.push(reader.output[0] as string);
       }
@@ -230,6 +231,13 @@ function turnable({ model, residual, products, lookups }: Parts): Turnable | str
   if (hidden === undefined || starts.size === 0)
     return 'the stream does not begin with a table that is looked up';
   return { hidden, tables: [...starts], norms: [...norms], readers, writers };
+}
+
+/** What a term that cannot be turned comes from, in words for the user. */
+function originOf(maker: Node | undefined, site: ProductSite | undefined): string {
+  if (maker === undefined) return 'is an input or a constant';
+  if (site !== undefined) return `comes with the bias of ${describeNode(maker)}`;
+  return `comes from ${describeNode(maker)}, neither a lookup by token in a float table nor a product with a float matrix`;
 }
 
 /** `[rows, columns]`, each row times a number. */

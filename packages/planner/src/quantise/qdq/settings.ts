@@ -7,8 +7,7 @@ import type { QdqOptions } from './types.js';
 
 /** The options with what is taken where they are absent. */
 export interface QdqSettings {
-  /** `[batches][batch][tokens]` */
-  readonly batches: readonly (readonly (readonly number[])[])[];
+  readonly batchTokens: number;
   readonly inputBits: CodeBits | 'auto';
   readonly inputTolerance: number;
   readonly stepRule: StepRule;
@@ -19,8 +18,8 @@ export interface QdqSettings {
   readonly signal: AbortSignal | undefined;
 }
 
-/** @throws UsageError `QUANTISE_OPTIONS`; `QUANTISE_TEXT` without text */
-export function qdqSettings(options: QdqOptions): QdqSettings {
+/** @throws UsageError `QUANTISE_OPTIONS` */
+export function qdqSettings(options: Omit<QdqOptions, 'calibration'>): QdqSettings {
   const { inputBits = 'auto', inputTolerance = 0.002, stepRule = 'error' } = options;
   const { residualBits = 16, residualTolerance = 0.0001, rotate = 'auto', batchTokens = 1024 } = options;
   const check = (holds: boolean, name: string, expected: string, found: unknown) => {
@@ -37,14 +36,8 @@ export function qdqSettings(options: QdqOptions): QdqSettings {
   check(residualTolerance >= 0, 'residualTolerance', 'a number of 0 or more', residualTolerance);
   check(['auto', 'off'].includes(rotate), 'rotate', '"auto" or "off"', rotate);
   check(batchTokens >= 1, 'batchTokens', 'a number of 1 or more', batchTokens);
-  if (options.calibration.length === 0) {
-    throw new UsageError('QUANTISE_TEXT', 'There is no text to calibrate with.', {
-      expected: 'text of the kinds that the model is for: the steps of what it computes are fixed by it',
-      found: 'none',
-    });
-  }
   return {
-    batches: batchesOf(options.calibration, batchTokens),
+    batchTokens,
     inputBits,
     inputTolerance,
     stepRule,
@@ -54,4 +47,22 @@ export function qdqSettings(options: QdqOptions): QdqSettings {
     session: options.session,
     signal: options.signal,
   };
+}
+
+/**
+ * Windows as they are run, `[batches][batch][tokens]`.
+ *
+ * @throws UsageError `QUANTISE_TEXT` without text
+ */
+export function calibrationBatches(
+  { calibration }: Pick<QdqOptions, 'calibration'>,
+  { batchTokens }: QdqSettings,
+): (readonly number[])[][] {
+  if (calibration.length === 0) {
+    throw new UsageError('QUANTISE_TEXT', 'There is no text to calibrate with.', {
+      expected: 'text of the kinds that the model is for: the steps of what it computes are fixed by it',
+      found: 'none',
+    });
+  }
+  return batchesOf(calibration, batchTokens);
 }

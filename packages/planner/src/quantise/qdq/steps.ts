@@ -1,11 +1,11 @@
-import { type CodeBits, largestCode } from './codes.js';
+import { type CodeBits, headroom, largestCode } from './codes.js';
 import type { MagnitudeHistogram } from './histogram.js';
 
 /** Ways to choose the step of a value from what was seen of it. */
 export const STEP_RULES = ['error', 'max', 'percentile'] as const;
 /**
  * `error`: the step with the least mean squared error, massive tokens held to a share; `max`: all that was seen can be
- * stored; `percentile`: all but one value of ten thousand.
+ * stored, in 16 bits twice as much; `percentile`: all but one value of ten thousand.
  */
 export type StepRule = (typeof STEP_RULES)[number];
 
@@ -32,7 +32,7 @@ export function stepOf(histogram: MagnitudeHistogram, bits: CodeBits, rule: Step
     const error = power > 0 ? histogram.error(rounded, bits) / power : 0;
     return { step: rounded, bits, error };
   };
-  if (rule === 'max') return measured(whole);
+  if (rule === 'max') return measured(headroom(bits) * whole);
   if (rule === 'percentile') return measured(histogram.quantile(PERCENTILE) / largestCode(bits) || whole);
   let best = measured(whole);
   const least = histogram.heavy / largestCode(bits);

@@ -1,4 +1,4 @@
-import { type CodeBits, largestCode } from './codes.js';
+import { type CodeBits, headroom, largestCode } from './codes.js';
 import type { MagnitudeHistogram } from './histogram.js';
 
 /** Neighbouring places of the residual stream whose values have one step. */
@@ -26,11 +26,12 @@ const NEAR = 2;
 /**
  * The steps of the residual stream, the same for as many places in a row as can be: integers of one step are added as
  * they are (AQD, arXiv 2007.06919), between two stretches they are shifted, since all steps are a power of two times the
- * largest magnitude of all over the largest code.
+ * largest magnitude of all, with its headroom, over the largest code.
  *
- * The rule: a step serves a place when nothing that was seen there saturates, and when rounding everything that is added
+ * The rule: a step serves a place when nothing that was seen there saturates, in 16 bits not if it were twice as large
+ * (`headroom`: other text is larger here and there), and when rounding everything that is added
  * up there errs by at most `tolerance` of the stream's mean square, or, where no step errs so little, at most twice as
- * much as the finest that does not saturate. From the embedding on, a stretch is as long as one step serves all its
+ * much as the finest that leaves that room. From the embedding on, a stretch is as long as one step serves all its
  * places, and has the finest of those. So there are as few stretches as there can be. An infinite tolerance makes one
  * of all. Saturation is no way out: on SmolLM2 a stream that is cut at a third of its massive activations is lost.
  *
@@ -42,7 +43,7 @@ export function chooseStretches(
   tolerance: number,
 ): readonly Stretch[] {
   const largest = Math.max(...places.flatMap(({ values }) => values.map((value) => value.largest)));
-  const unit = Math.fround(largest > 0 ? largest / largestCode(bits) : 1);
+  const unit = Math.fround(largest > 0 ? (headroom(bits) * largest) / largestCode(bits) : 1);
   const serving = places.map((place) => servingSteps(place, bits, unit, tolerance));
   const stretches: Stretch[] = [];
   for (let from = 0; from < places.length; ) {
@@ -61,7 +62,7 @@ export function chooseStretches(
 
 /** The least and the largest number of halvings that serve a place. */
 function servingSteps(place: Place, bits: CodeBits, unit: number, tolerance: number): [number, number] {
-  const largest = Math.max(...place.values.map((value) => value.largest));
+  const largest = headroom(bits) * Math.max(...place.values.map((value) => value.largest));
   let finest = 0;
   // Half a step more is rounded to the largest code.
   const reach = (halvings: number) => (largestCode(bits) + 0.5) * unit * 2 ** -halvings;

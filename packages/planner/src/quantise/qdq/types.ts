@@ -86,5 +86,6 @@ export interface QdqResult {
   /** In the order of the graph. */
   readonly inputs: readonly QdqInput[];
   readonly matrices: readonly QdqMatrix[];
+  /** Products with a constant matrix, and lookups by token or for the stream, that got no codes of this form. */
   readonly left: readonly UnquantisedMatrix[];
 }
