@@ -32,7 +32,8 @@ const LOGITS = 'logits';
  * number of inputs, a few times, in float64.
  *
  * Matrices that are stored in codes already are taken for the numbers that they stand for, those of the layers and that of
- * the head: once is enough, since each time adds its errors.
+ * the head: once is enough, since each time adds its errors. A table in blocks, and a head that shares its blocks, stay
+ * in those.
  *
  * @param original not changed
  * @throws UsageError `QUANTISE_OPTIONS`, `QUANTISE_TEXT`, `QUANTISE_NOTHING`; UsageError `QUANTISE_RANGE`; MetricError

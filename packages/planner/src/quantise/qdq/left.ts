@@ -4,7 +4,7 @@ import { type WeightProduct, weightProduct } from '../../linear/products.js';
 import { intAttribute, isFloatType, type Model, type Node } from '../../onnx/index.js';
 import { LEAST_OUTPUTS, readsTokens } from '../sites.js';
 import type { UnquantisedMatrix } from '../types.js';
-import type { ResidualSum } from './sums.js';
+import { CARRIERS, type ResidualSum } from './sums.js';
 
 /** A node that reads a matrix or a table of the graph, and why it stays as it is in case it does. */
 export interface ConstantReader extends UnquantisedMatrix {
@@ -23,7 +23,18 @@ export function constantReaders(
   const { graph } = model;
   const constants = new Constants(graph);
   const producers = graph.producers();
-  const added = new Set(sums.flatMap(({ terms }) => terms));
+  const added = new Set<string>();
+  for (const { terms } of sums) {
+    for (const term of terms) {
+      added.add(term);
+      let maker = producers.get(term);
+      while (maker !== undefined && CARRIERS.has(maker.opType)) {
+        const [value = ''] = maker.input;
+        added.add(value);
+        maker = producers.get(value);
+      }
+    }
+  }
   const found: ConstantReader[] = [];
   for (const { node, kind } of new Dataflow(graph).operations) {
     if (kind !== 'plain') continue;

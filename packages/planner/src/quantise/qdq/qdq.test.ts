@@ -263,6 +263,22 @@ describe('quantiseQdq', () => {
     },
   );
 
+  it.each([
+    ['optimum/llama/onnx/model.onnx', []],
+    ['optimum/gpt2/onnx/model.onnx', ['/transformer/wpe/Gather: its rows are not chosen by token']],
+    [
+      'optimum/llama/onnx/model_quantized.onnx',
+      ['/model/embed_tokens/Gather: its table is stored in codes of another form'],
+    ],
+    [
+      'families/gemma2/genai-fp32/model.onnx',
+      ['/model/embed_tokens/Gather: its rows are not added to the stream as they are'],
+    ],
+  ] as const)('says what it leaves of %s', async (file, expected) => {
+    const { left } = await quantiseQdq(await readModel(testdata(file)), { calibration, session });
+    expect(left.map(({ name, reason }) => `${name}: ${reason}`)).toEqual(expected);
+  });
+
   it('refuses what cannot be done', async () => {
     const source = await llama();
     const run = (model: Model, options: Partial<QdqOptions> = {}) =>

@@ -34,9 +34,9 @@ export function stepOf(histogram: MagnitudeHistogram, bits: CodeBits, rule: Step
   };
   if (rule === 'max') return measured(headroom(bits) * whole);
   if (rule === 'percentile') return measured(histogram.quantile(PERCENTILE) / largestCode(bits) || whole);
-  let best = measured(whole);
+  let best = measured(headroom(bits) * whole);
   const least = histogram.heavy / largestCode(bits);
-  for (let k = 1; k <= TRIES * OCTAVES; k++) {
+  for (let k = 0; k <= TRIES * OCTAVES; k++) {
     const step = whole * 2 ** (-k / TRIES);
     if (step < least) break;
     const next = measured(step);

@@ -26,7 +26,7 @@ export interface ResidualSums {
 
 const SUMS = new Set(['Add', 'Sum']);
 /** What carries a value on unchanged. */
-const CARRIERS = new Set(['Cast', 'Flatten', 'Identity', 'Reshape', 'Squeeze', 'Unsqueeze']);
+export const CARRIERS = new Set(['Cast', 'Flatten', 'Identity', 'Reshape', 'Squeeze', 'Unsqueeze']);
 
 /**
  * Finds what is added up at residual connections: the stream and what its branches give are told by the anatomy, and
