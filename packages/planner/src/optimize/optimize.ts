@@ -309,7 +309,7 @@ class Run {
     const { costs, front, finalists, baselines } = await this.#choose(similarity);
     const chosen = await this.#timed('trials of repair', () => this.#settle(finalists));
     const recovered = this.settings.recover
-      ? await this.#timed('recovery', () => this.#recovery(chosen.plan))
+      ? await this.#timed('recovery', () => this.#helpfulRecovery(chosen.plan))
       : undefined;
     const plan = this.#described(chosen.plan);
     const written = await this.#timed('writing and checking the model', () => this.#write(plan, recovered));
@@ -472,6 +472,21 @@ class Run {
       else high = middle;
     }
     return pointForTarget(recovers ? tried : [...search.front, ...tried], target, layers);
+  }
+
+  /** The repair of a plan where the plan costs less with it than without, on development text. */
+  async #helpfulRecovery(plan: Plan): Promise<Recovered | undefined> {
+    const recovered = await this.#recovery(plan);
+    if (recovered.result.groups.every(({ replacements }) => replacements.length === 0)) return recovered;
+    const { id } = recovered;
+    const repaired = await this.#developmentExcess(recovered.result.model, plan, id);
+    const plain = await this.#developmentExcess(this.model, plan, `unrepaired-${id}`);
+    if (repaired < plain) return recovered;
+    const [after, before] = [repaired, plain].map((excess) => `${(100 * excess).toFixed(1)} %`);
+    this.#said.push(
+      `The repair was left out: on development text the plan has an excess perplexity of ${before} without it and ${after} with it.`,
+    );
+    return undefined;
   }
 
   async #developmentExcess(model: Model, plan: Plan, id: string): Promise<number> {
