@@ -67,6 +67,9 @@ export interface OptimizeResult {
   readonly report: OptimizeReport;
 }
 
+/** A repair that makes perplexity so many times as high does harm; by less, a short text may tell wrongly. */
+const HARM = 1.05;
+
 /** A third of the groups of each size goes on to the next part of the text: the best are far apart from the rest. */
 const HALVING = { share: 0.25, keep: 0.35 };
 
@@ -474,14 +477,14 @@ class Run {
     return pointForTarget(recovers ? tried : [...search.front, ...tried], target, layers);
   }
 
-  /** The repair of a plan where the plan costs less with it than without, on development text. */
+  /** The repair of a plan, but where perplexity on development text is clearly higher with it than without. */
   async #helpfulRecovery(plan: Plan): Promise<Recovered | undefined> {
     const recovered = await this.#recovery(plan);
     if (recovered.result.groups.every(({ replacements }) => replacements.length === 0)) return recovered;
     const { id } = recovered;
     const repaired = await this.#developmentExcess(recovered.result.model, plan, id);
     const plain = await this.#developmentExcess(this.model, plan, `unrepaired-${id}`);
-    if (repaired < plain) return recovered;
+    if (1 + repaired < HARM * (1 + plain)) return recovered;
     const [after, before] = [repaired, plain].map((excess) => `${(100 * excess).toFixed(1)} %`);
     this.#said.push(
       `The repair was left out: on development text the plan has an excess perplexity of ${before} without it and ${after} with it.`,
