@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DecoderSession } from '@cqil/runtime-gpu';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { analyze } from '../anatomy/index.js';
+import { linearMaps, readMatrix } from '../linear/index.js';
 import { intAttribute, readModel, setAttribute, writeModel } from '../onnx/index.js';
 import { importGguf } from './import.js';
 import type { ImportDtype } from './storage.js';
@@ -96,6 +98,32 @@ describe('importGguf', () => {
       expect(usualDifference(a!, b!)).toBeLessThan(type === 'Q4_0' ? 1e-5 : 1e-3);
       const [c] = await logits(source);
       expect(usualDifference(a!, c!) / spread(a!)).toBeLessThan(ROUNDED);
+    }
+  });
+
+  it.each([
+    ['Q4_0', 1e-6],
+    ['Q4_1', 1e-3],
+    ['Q4_K', 1e-3],
+    ['Q5_1', 1e-3],
+    ['Q5_K', 1e-3],
+  ] as const)('has the matrices of %s within a share of %d', async (type, share) => {
+    const tensors = tinyTensors({ type, embedding: 'F32', output: 'F32' });
+    const read = async (file: string) => {
+      const model = await readModel(file);
+      const { maps } = linearMaps(model, analyze(model));
+      return Promise.all(maps.map(async (map) => (await readMatrix(model, map)).weight));
+    };
+    const expected = await read((await imported(tensors, 'fp32')).onnxFile);
+    const found = await read((await imported(tensors, 'source')).onnxFile);
+    expect(found).toHaveLength(expected.length);
+    for (const [i, matrix] of expected.entries()) {
+      let [error, size] = [0, 0];
+      for (const [k, value] of matrix.entries()) {
+        error += (found[i]![k]! - value) ** 2;
+        size += value ** 2;
+      }
+      expect(Math.sqrt(error / size)).toBeLessThan(share);
     }
   });
 

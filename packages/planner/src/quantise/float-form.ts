@@ -10,7 +10,7 @@ import { ComputedData, DataType, type Model, type Node, Tensor } from '../onnx/i
 
 /**
  * A copy of a model in which the matrices that are stored in codes are float ones, read when they are asked for: what
- * they stand for, whatever nodes it takes to compute it (blocks with minima beside them, integer products). The model
+ * they stand for, whatever nodes it takes to compute it (products that read sums of their input's blocks, integer products). The model
  * itself where there are none. A head whose codes a lookup shares stays in them, see `withFloatTables`.
  *
  * @throws AnatomyError where there are some and the model cannot be understood
